@@ -1,0 +1,46 @@
+"""nsalang: a language for sparse-attention and quantisation kernels that compiles to TileLang and to Triton.
+
+Names are imported when they are first used, so that ``import nsalang`` takes no time and needs neither torch nor a backend.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nsalang.driver import Compiled as Compiled
+    from nsalang.jit import Kernel as Kernel
+    from nsalang.jit import Module as Module
+    from nsalang.jit import jit as jit
+    from nsalang.jit import load as load
+    from nsalang.jit import load_text as load_text
+    from nsalang.source import NsaError as NsaError
+    from nsalang.target import Target as Target
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Compiled": "nsalang.driver",
+    "Kernel": "nsalang.jit",
+    "Module": "nsalang.jit",
+    "NsaError": "nsalang.source",
+    "Target": "nsalang.target",
+    "jit": "nsalang.jit",
+    "load": "nsalang.jit",
+    "load_text": "nsalang.jit",
+}
+__all__ = ["Compiled", "Kernel", "Module", "NsaError", "Target", "__version__", "jit", "load", "load_text"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'nsalang' has no attribute '{name}'")
+    import importlib
+
+    found = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,6 @@
+"""``python -m nsalang`` is the command ``nsalang``."""
+
+from nsalang.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,76 @@
+"""The command ``nsalang``: which sub-commands there are, and how each ends.
+
+Exit codes: 0; 1 for diagnostics (an NsaError) and for disagreement; 2 for a wrong command line; 70 for a fault of nsalang; 130 after Ctrl-C;
+141 where the reader of a pipe went away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from nsalang.commands.terminal import Session, problem, report, session_options
+from nsalang.source import NsaError
+
+COMMANDS = ("compile", "run", "bench", "show", "fmt", "cache", "doctor", "demo")
+
+
+class _Group(click.Group):
+    """Imports the module of a sub-command only when that one is asked for, or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"nsalang.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="nsalang", prog_name="nsalang")
+@session_options
+def cli() -> None:
+    """nsalang: kernels in one small language, compiled to Triton and to TileLang."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    session = Session(debug=os.environ.get("NSALANG_DEBUG") == "1")
+    try:
+        with cli.make_context("nsalang", list(sys.argv[1:] if arguments is None else arguments), obj=session) as context:
+            cli.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.ClickException as error:
+        if session.error_format == "json":
+            problem("usage", error.format_message(), session)
+        else:
+            error.show()
+        return 2 if isinstance(error, click.UsageError) else error.exit_code
+    except NsaError as error:
+        report(error, session)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes standard output at its end and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if session.debug:
+            import traceback
+
+            traceback.print_exc()
+        kind = f"{type(error).__name__}: {error}".splitlines()[0]
+        problem("fault", f"this is a fault of nsalang, please report it (NSALANG_DEBUG=1 shows where): {kind}", session)
+        return 70

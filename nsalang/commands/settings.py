@@ -1,0 +1,135 @@
+"""NAME=VALUE on the command line: const and dtype parameters, dimensions, scalars, tile lengths."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+
+from nsalang import syntax
+from nsalang.dtypes import ALL
+from nsalang.signature import Setting, Signature, functions, is_kernel
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """``("M=4,N=8", "G=128")`` as a dict. Raises UsageError for anything else, and where a name has two values."""
+    found: dict[str, str] = {}
+    for part in (p.strip() for v in values for p in v.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip().isidentifier() or not value.strip():
+            raise click.UsageError(f"{option} takes NAME=VALUE, not '{part}'")
+        if found.setdefault(name.strip(), value.strip()) != value.strip():
+            raise click.UsageError(f"{option} gives '{name.strip()}' twice: {found[name.strip()]} and {value.strip()}")
+    return found
+
+
+def setting(text: str) -> Setting | None:
+    """A value as written: a bool, an integer, a float, a dtype; None for anything else."""
+    if text in ("true", "True", "false", "False"):
+        return text in ("true", "True")
+    if text in ALL:
+        return ALL[text]
+    for kind in (lambda t: int(t, 0), float):
+        try:
+            value: int | float = kind(text)
+        except ValueError:
+            continue
+        return value
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What -D and --size say, by kind of name."""
+
+    constants: dict[str, Setting] = field(default_factory=dict)
+    dims: dict[str, int] = field(default_factory=dict)
+    scalars: dict[str, int | float | bool] = field(default_factory=dict)
+
+
+def sort_out(raw: dict[str, str], signature: Signature) -> Given:
+    """Which of the names given are const or dtype parameters, which dimensions, which scalars. Raises UsageError for an unknown name or a bad value."""
+    given = Given()
+    kinds = {p.name: p.kind for p in signature.parameters}
+    for name, text in raw.items():
+        value = setting(text)
+        if value is None:
+            raise click.UsageError(f"'{text}' is no value for {name}: numbers, true, false and dtypes ({', '.join(ALL)}) are")
+        match kinds.get(name):
+            case "const" | "dtype":
+                given.constants[name] = value
+            case "scalar" if isinstance(value, int | float):
+                given.scalars[name] = value
+            case None if name in signature.dims:
+                if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                    raise click.UsageError(f"the dimension {name} must be an integer of at least 0, not '{text}'")
+                given.dims[name] = value
+            case "tensor":
+                raise click.UsageError(f"'{name}' is a tensor: --input {name}=FILE gives its contents")
+            case _:
+                known = [*(n for n, k in kinds.items() if k != "tensor"), *signature.dims]
+                near = difflib.get_close_matches(name, known, 1, 0.5)
+                hint = f": did you mean '{near[0]}'?" if near else f" (it has {', '.join(known) or 'none'})"
+                raise click.UsageError(f"'{signature.name}' has no parameter or dimension '{name}'{hint}")
+    return given
+
+
+def const_settings(function: syntax.Function, raw: dict[str, str]) -> dict[str, Setting]:
+    """Those of the names given that are const or dtype parameters: what a signature needs before dimensions are known."""
+    found = {}
+    for parameter in function.parameters:
+        if isinstance(parameter.annotation, syntax.Name) and parameter.annotation.id in ("const", "dtype") and parameter.name in raw:
+            value = setting(raw[parameter.name])
+            if value is not None:
+                found[parameter.name] = value
+    return found
+
+
+def kernels_of(file: syntax.File, name: str | None) -> list[str]:
+    """The kernel named, or all of a file. Raises UsageError for an unknown one."""
+    known = [f.name for f in functions(file).values() if is_kernel(f)]
+    if name is None:
+        return known
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
+        raise click.UsageError(f"{file.source.name} has no kernel '{name}': {hint}")
+    return [name]
+
+
+def one_kernel(file: syntax.File, name: str | None) -> str:
+    """The kernel named, or the only one of a file."""
+    found = kernels_of(file, name)
+    if len(found) != 1:
+        raise click.UsageError(f"{file.source.name} has {len(found)} kernels: say which ({', '.join(found)})")
+    return found[0]
+
+
+def define_options(function: F) -> F:
+    """-D, --with, --without."""
+    for decorate in (
+        click.option("--without", "without", multiple=True, metavar="NAME", help="An optional parameter that is absent."),
+        click.option("--with", "present", multiple=True, metavar="NAME", help="An optional parameter that is given."),
+        click.option(
+            "-D", "--size", "defines", multiple=True, metavar="NAME=VALUE[,…]",
+            help="The value of a const or dtype parameter, a dimension or a scalar; several times, or with commas.",
+        ),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def present_of(signature: Signature, present: Sequence[str], without: Sequence[str]) -> frozenset[str]:
+    """The optional parameters that --with and --without leave. Raises UsageError for a name that is no optional parameter."""
+    optional = [p.name for p in signature.parameters if p.optional]
+    for name in (*present, *without):
+        if name not in optional:
+            raise click.UsageError(f"'{signature.name}' has no optional parameter '{name}' (it has {', '.join(optional) or 'none'})")
+    if both := set(present) & set(without):
+        raise click.UsageError(f"--with and --without both name {min(both)}")
+    return frozenset(present)

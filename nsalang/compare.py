@@ -1,0 +1,230 @@
+"""Do the interpreter, Triton and TileLang agree? One kernel on the same arguments by each, and every output against the interpreter's.
+
+A kernel without floating-point sum, scan or transcendental function must agree bit for bit (any NaN equals any NaN). For others the bound is
+this, stated once here: an f32 differs by at most ``RELATIVE`` of the reference plus ``ABSOLUTE`` of the output's largest finite magnitude;
+a bf16 or f16 by at most one representable value beyond that; an fp8 or an integer by at most one step, on fewer than ``CODES`` of the elements
+(or on one element). NaN and infinities stand at the same places.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nsalang import ir
+from nsalang.source import NsaError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RELATIVE = 1e-5
+ABSOLUTE = 1e-6
+CODES = 0.001
+INEXACT = ("exp", "exp2", "log", "log2", "rsqrt", "sigmoid", "tanh")
+ENGINES = ("interpreter", "triton", "tilelang")
+
+
+def is_exact(kernel: ir.Kernel) -> bool:
+    """Whether the language fixes every bit of the kernel's results: no floating-point sum or scan, and no function with an error bound."""
+    for node in ir.walk(kernel):
+        match node:
+            case ir.Unary(op=op) if op in INEXACT:
+                return False
+            case ir.Reduce(op="sum", dtype=dtype) | ir.Scan(dtype=dtype) if dtype.is_float:
+                return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one output of one engine differs from the interpreter's. ``equal`` counts elements equal bit for bit; ``steps`` is the largest
+    distance in representable values; ``reason`` says what is wrong, or is empty."""
+
+    engine: str
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    elements: int
+    equal: int
+    max_abs: float
+    max_rel: float
+    steps: int
+    reason: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one engine gave: its outputs by name on the CPU, or why it could not run."""
+
+    engine: str
+    outputs: Mapping[str, Tensor] | None
+    seconds: float
+    failure: NsaError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    kernel: str
+    target: str
+    exact: bool
+    runs: tuple[Run, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(run.failure is None for run in self.runs) and all(d.ok for d in self.differences)
+
+
+def difference(engine: str, output: str, reference: Tensor, found: Tensor, *, exact: bool) -> Difference:
+    """Compare two CPU tensors of one output by the rule above."""
+    import torch
+
+    name = str(reference.dtype).removeprefix("torch.")
+    count = reference.numel()
+
+    def made(equal: int, worst: float, relative: float, steps: int, reason: str) -> Difference:
+        return Difference(engine, output, name, tuple(reference.shape), count, equal, worst, relative, steps, reason)
+
+    if reference.dtype != found.dtype or reference.shape != found.shape:
+        return made(0, 0.0, 0.0, 0, f"{found.dtype} of shape {tuple(found.shape)} instead of {reference.dtype} of shape {tuple(reference.shape)}")
+    if not count:
+        return made(0, 0.0, 0.0, 0, "")
+    a, b = _ordered(reference), _ordered(found)
+    same = a == b
+    if reference.is_floating_point():
+        wide_a, wide_b = reference.float(), found.float()
+        none = wide_a.isnan() & wide_b.isnan()
+        same |= none
+    equal = int(same.sum())
+    if equal == count:
+        return made(equal, 0.0, 0.0, 0, "")
+    differs = ~same
+    distance = (a[differs] - b[differs]).abs()
+    steps = int(distance.max())
+    if not reference.is_floating_point():
+        worst = float(steps)
+        reason = _codes_reason(int(differs.sum()), count, steps) if not exact and reference.dtype != torch.bool else _exact_reason(same, reference, found)
+        return made(equal, worst, worst / max(1.0, float(a[differs].abs().max())), steps, reason)
+    x, y = wide_a[differs].double(), wide_b[differs].double()
+    finite = x.isfinite() & y.isfinite()
+    gap = (x - y).abs()[finite]
+    worst = float(gap.max()) if gap.numel() else float("inf")
+    size = x.abs()[finite].clamp_min(torch.finfo(torch.float32).tiny)
+    relative = float((gap / size).max()) if gap.numel() else float("inf")
+    if exact:
+        return made(equal, worst, relative, steps, _exact_reason(same, reference, found))
+    if not bool(finite.all()):
+        return made(equal, worst, relative, steps, "a NaN or an infinity stands elsewhere")
+    if reference.element_size() == 1:
+        return made(equal, worst, relative, steps, _codes_reason(int(differs.sum()), count, steps))
+    top = wide_a[wide_a.isfinite()].abs().max().double()
+    over = gap > RELATIVE * x.abs() + ABSOLUTE * top
+    if reference.element_size() == 2:
+        over &= distance > 1
+    reason = f"{int(over.sum())} values differ by more than {RELATIVE:g} of the value + {ABSOLUTE:g} of the largest" if bool(over.any()) else ""
+    return made(equal, worst, relative, steps, reason)
+
+
+def _exact_reason(same: Tensor, reference: Tensor, found: Tensor) -> str:
+    where = tuple(int(i) for i in (~same).nonzero()[0])
+    a, b = reference[where].item(), found[where].item()
+    return f"{int((~same).sum())} values differ and none may; the first at {list(where)}: {b!r} instead of {a!r}"
+
+
+def _codes_reason(differing: int, count: int, steps: int) -> str:
+    if steps > 1:
+        return f"values differ by {steps} steps, and 1 is allowed"
+    if differing > max(1, int(CODES * count)):
+        return f"{differing} of {count} values differ, and {CODES:.1%} may"
+    return ""
+
+
+def _ordered(tensor: Tensor) -> Tensor:
+    """int64 in the order of the values, neighbours one apart; -0.0 is just below +0.0."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return tensor.to(torch.int64)
+    bits = tensor.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]).to(torch.int64)
+    magnitude = bits & (2 ** (8 * tensor.element_size() - 1) - 1)
+    return torch.where(bits < 0, -magnitude - 1, magnitude)
+
+
+def moved(tensor: Tensor, device: str) -> Tensor:
+    """A copy on ``device`` with the same strides, and at the same offset within 16 elements, also where a tensor is not dense."""
+    import torch
+
+    extent = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else 0
+    shift = tensor.storage_offset() % 16
+    base = torch.empty(extent + shift, dtype=tensor.dtype, device=device)
+    if extent:
+        flat = tensor.as_strided((extent,), (1,), tensor.storage_offset())
+        base[shift:].view(torch.uint8).copy_(flat.view(torch.uint8)) if tensor.element_size() == 1 else base[shift:].copy_(flat)
+    return base.as_strided(tensor.shape, tensor.stride(), shift)
+
+
+def compare(
+    kernel: Any,
+    arguments: Mapping[str, Any],
+    *,
+    target: str,
+    exact: bool,
+    outputs: Sequence[str],
+    inout: Sequence[str] = (),
+    partial: Sequence[str] = (),
+    engines: Sequence[str] = ENGINES,
+    say: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Run a kernel (what ``nsalang.load`` gives) by each engine, and compare ``outputs`` and ``inout`` tensors with the first engine's.
+
+    ``arguments`` by parameter name: CPU tensors, numbers, constants; they are not changed. The first engine allocates its outputs; the others
+    get tensors full of garbage, so that an element that is not written shows, but zeros for outputs in ``partial``.
+    An engine that raises an NsaError is listed with it. ``say`` is told what is being done.
+    """
+    import torch
+
+    device = "cuda" if target.startswith(("cuda", "hip")) else "cpu"
+    runs: list[Run] = []
+    shapes: Mapping[str, Tensor] | None = None
+    for engine in engines:
+        say(f"running {kernel.name} by {engine} for {target}")
+        place = "cpu" if engine == "interpreter" else device
+        given = {n: moved(v, place) if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
+        for name in outputs:
+            if shapes is not None:
+                given[name] = _garbage(shapes[name], place)
+            if name in partial and shapes is not None:
+                given[name].zero_()
+        start = time.perf_counter()
+        try:
+            result = kernel.interpret(**given, target=target) if engine == "interpreter" else kernel(**given, backend=engine, target=target)
+        except NsaError as error:
+            runs.append(Run(engine, None, time.perf_counter() - start, error))
+            continue
+        results = result if isinstance(result, tuple) else (result,) if result is not None else ()
+        found = {n: given[n] for n in (*outputs, *inout) if isinstance(given.get(n), torch.Tensor)}
+        if shapes is None:
+            found |= dict(zip(outputs, results, strict=True))
+            shapes = found
+        runs.append(Run(engine, {n: t.cpu() for n, t in found.items()}, time.perf_counter() - start))
+    done = [run for run in runs if run.outputs is not None]
+    differences = [
+        difference(run.engine, name, done[0].outputs[name], run.outputs[name], exact=exact)  # type: ignore[index]
+        for run in done[1:]
+        for name in (*outputs, *inout)
+    ]
+    return Comparison(kernel.name, target, exact, tuple(runs), tuple(differences))
+
+
+def _garbage(like: Tensor, device: str) -> Tensor:
+    import torch
+
+    made = torch.empty(like.shape, dtype=like.dtype, device=device)
+    made.view(torch.uint8).fill_(0x55) if made.numel() and made.dtype != torch.bool else made.fill_(True)
+    return made

@@ -1,0 +1,393 @@
+"""The interpreter: what a kernel means, on torch CPU tensors.
+
+Meaning mode runs the lanes that exist, in tiles of a chosen length. Machine mode (after the pass ``guard`` or any later one) runs the lanes that
+a machine has, padded ones included, applies the masks and fills that the passes wrote, and faults where they do not suffice.
+
+A lane may have no defined value: a masked lane without a fill, a division by 0, a signed integer that does not fit. Such a lane is harmless as
+long as nobody looks; it is carried along, and it is a fault to store it, to reduce over it, to branch on it, or to let it choose an address.
+
+This module imports torch; import it inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from typing_extensions import assert_never
+
+from nsalang import ir, numerics
+from nsalang.dtypes import BOOL, DType
+from nsalang.source import Span
+
+
+class Fault(Exception):
+    """A program did what it must not. ``tensor`` and ``indices`` name the access (None and () for another fault); ``at`` gives the index
+    variables of the first lane concerned."""
+
+    def __init__(
+        self,
+        message: str,
+        span: Span | None = None,
+        tensor: str | None = None,
+        indices: tuple[int, ...] = (),
+        at: Mapping[str, int] | None = None,
+    ) -> None:
+        self.message, self.span, self.tensor, self.indices, self.at = message, span, tensor, indices, dict(at or {})
+        where = "" if tensor is None else f"{tensor}[{', '.join(map(str, indices))}]: "
+        lane = f" at {', '.join(f'{name} = {value}' for name, value in self.at.items())}" if self.at else ""
+        super().__init__(f"{f'{span}: ' if span else ''}{where}{message}{lane}")
+
+
+def interpret(
+    kernel: ir.Kernel,
+    tensors: Mapping[str, Tensor],
+    scalars: Mapping[str, int | float | bool],
+    dims: Mapping[str, int],
+    *,
+    tile: int | Mapping[str, int] | None = None,
+    machine: bool = False,
+) -> None:
+    """Run a kernel; its outputs are written in place. Tensors may have any strides, and the torch dtype of their parameter.
+
+    ``tile``: length of every tile, or of each by its axis (its name in the source will do); None, or an axis that is missing: the whole range.
+    ``machine``: lanes as the schedule's lengths say. Raises Fault.
+    """
+    for parameter in kernel.tensors:
+        given = tensors[parameter.name]
+        assert given.dtype == numerics.memory_dtype(parameter.dtype), f"{parameter.name} is {given.dtype}, not {parameter.dtype}"
+        assert given.dim() == len(parameter.shape), f"{parameter.name} has {given.dim()} axes, not {len(parameter.shape)}"
+    _Run(kernel, tensors, scalars, dims, tile, machine).kernel()
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The lanes of an axis: indices from ``start``, ``count`` of them, of which the first ``real`` exist."""
+
+    start: int
+    count: int
+    real: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Values: one dimension for each of ``axes``. ``lost``: where they are undefined (None: nowhere), in the same shape; ``why``: the fault that
+    it is to look there."""
+
+    data: Tensor
+    axes: tuple[str, ...]
+    lost: Tensor | None = None
+    why: Fault | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """One execution of a kernel; ``lanes`` and ``values`` hold the axes and variables of the running instance."""
+
+    program: ir.Kernel
+    tensors: Mapping[str, Tensor]
+    scalars: Mapping[str, int | float | bool]
+    dims: Mapping[str, int]
+    tile: int | Mapping[str, int] | None
+    machine: bool
+    lanes: dict[str, Lanes] = field(default_factory=dict)
+    values: dict[str, Lane] = field(default_factory=dict)
+    constants: dict[int, Lane] = field(default_factory=dict)
+
+    def kernel(self) -> None:
+        def instances(indices: tuple[ir.GridIndex, ...]) -> None:
+            if not indices:
+                self.block(self.program.body)
+                return
+            extent = self.integer(indices[0].extent)
+            if indices[0].tiled:
+                self.tiles(indices[0].name, 0, extent, lambda: instances(indices[1:]))
+            else:
+                for value in range(extent):
+                    self.values[indices[0].name] = Lane(torch.tensor(value), ())
+                    instances(indices[1:])
+
+        instances(self.program.grid)
+
+    # -------------------------------------------------------------------------------------------------------------- statements
+
+    def tiles(self, axis: str, low: int, high: int, body: Callable[[], None]) -> None:
+        length = self.length(axis) or max(1, high - low)
+        for start in range(low, high, length):
+            real = min(length, high - start)
+            self.lanes[axis] = Lanes(start, length if self.machine else real, real)
+            body()
+
+    def length(self, axis: str) -> int | None:
+        """Length of the tiles of an axis; None: the whole range."""
+        if self.machine:
+            return self.program.schedule.length(axis)
+        if self.tile is None or isinstance(self.tile, int):
+            return self.tile
+        return self.tile.get(axis, self.tile.get(ir.plain(axis)))
+
+    def block(self, body: tuple[ir.Stmt, ...]) -> None:
+        for statement in body:
+            self.statement(statement)
+
+    def statement(self, node: ir.Stmt) -> None:
+        match node:
+            case ir.Assign():
+                self.values[node.name] = self.value(node.value)
+            case ir.Store():
+                self.store(node)
+            case ir.SpanAxis():
+                start = self.integer(node.start)
+                real = node.length if node.stop is None else max(0, min(node.length, self.integer(node.stop) - start))
+                count = self.program.schedule.length(node.axis) if self.machine else real
+                assert count >= real, f"{node.axis} has {node.length} lanes; the machine's length is {count}"
+                self.lanes[node.axis] = Lanes(start, count, real)
+            case ir.For(kind="range"):
+                for value in range(self.integer(node.lo), self.integer(node.hi)):
+                    self.values[node.index] = Lane(torch.tensor(value), ())
+                    self.block(node.body)
+            case ir.For():
+                self.tiles(node.index, self.integer(node.lo), self.integer(node.hi), lambda: self.block(node.body))
+            case ir.If():
+                self.block(node.body if self.scalar(node.cond) else node.orelse)
+            case _:
+                assert_never(node)
+
+    def scalar(self, node: ir.Expr) -> int | float | bool:
+        value = self.value(node)
+        assert value.axes == (), f"a scalar has axes {value.axes}"
+        if value.lost is not None:
+            raise value.why or Fault("an undefined value decides what runs", node.span)
+        return value.data.item()
+
+    def integer(self, node: ir.Expr) -> int:
+        return int(self.scalar(node))
+
+    # -------------------------------------------------------------------------------------------------------------- expressions
+
+    def value(self, node: ir.Expr) -> Lane:
+        """The value of an expression; its axes are the node's."""
+        match node:
+            case ir.Const():
+                if id(node) not in self.constants:
+                    self.constants[id(node)] = Lane(numerics.constant(node.value, node.dtype), ())
+                return self.constants[id(node)]
+            case ir.Dim():
+                return self.made(node, *numerics.fit(torch.tensor(self.dims[node.name]), node.dtype))
+            case ir.Scalar():
+                return Lane(numerics.constant(self.scalars[node.name], node.dtype), ())
+            case ir.Index():
+                if node.axes == ():
+                    return self.values[node.name]
+                lanes = self.lanes[node.name]
+                return self.made(node, *numerics.fit(torch.arange(lanes.start, lanes.start + lanes.count), node.dtype))
+            case ir.Var():
+                return self.values[node.name]
+            case ir.Unary():
+                x = self.value(node.x)
+                return self.made(node, *numerics.unary(node.op, x.data, node.x.dtype, node.dtype), x)
+            case ir.Binary():
+                return self.binary(node)
+            case ir.Fma():
+                a, b, c = self.aligned(node.axes, node.a, node.b, node.c)
+                return self.made(node, numerics.fma(a.data, b.data, c.data), None, a, b, c)
+            case ir.Where():
+                return self.where(node)
+            case ir.Cast():
+                x = self.value(node.x)
+                return self.made(node, *numerics.cast(x.data, node.x.dtype, node.dtype, node.mode), x)
+            case ir.Bitcast():
+                x = self.value(node.x)
+                return self.made(node, numerics.bitcast(x.data, node.x.dtype, node.dtype), None, x)
+            case ir.Load():
+                return self.load(node)
+            case ir.Reduce():
+                return self.reduce(node)
+            case ir.Scan():
+                x = self.value(node.x)
+                data, wrong = numerics.scan(x.data, node.dtype, x.axes.index(node.over), node.exclusive, node.reverse)
+                lost = None if x.lost is None else x.lost.any(x.axes.index(node.over), keepdim=True).expand(data.shape)
+                return self.made(node, data, wrong, Lane(data, x.axes, lost, x.why))
+            case ir.Full():
+                (x,) = self.aligned(node.axes, node.value)
+                return self.made(node, x.data.expand(self.shape(node.axes)), None, x)
+            case _:
+                assert_never(node)
+
+    def shape(self, axes: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(self.lanes[a].count for a in axes)
+
+    def made(self, node: ir.Expr, data: Tensor, wrong: Tensor | None, *operands: Lane) -> Lane:
+        """An operation's result: undefined where it went wrong, and where an operand (aligned to the node's axes) is undefined."""
+        lost, why = wrong, None
+        if wrong is not None:
+            why = Fault(f"the result does not fit {node.dtype}, or a divisor or a shift's amount is out of range", node.span)
+        for x in operands:
+            if x.lost is not None:
+                lost, why = x.lost if lost is None else lost | x.lost, x.why or why
+        return Lane(data, node.axes, None if lost is None else lost.expand(data.shape), why)
+
+    def align(self, x: Lane, axes: tuple[str, ...]) -> Lane:
+        """``x`` with dimensions for ``axes``, of length 1 where it lacks one."""
+        if x.axes == axes or not x.axes:
+            return x
+
+        def view(t: Tensor) -> Tensor:
+            t = t.permute([x.axes.index(a) for a in axes if a in x.axes])
+            for i, a in enumerate(axes):
+                t = t if a in x.axes else t.unsqueeze(i)
+            return t
+
+        return Lane(view(x.data), axes, None if x.lost is None else view(x.lost), x.why)
+
+    def aligned(self, axes: tuple[str, ...], *nodes: ir.Expr) -> tuple[Lane, ...]:
+        return tuple(self.align(self.value(n), axes) for n in nodes)
+
+    def binary(self, node: ir.Binary) -> Lane:
+        a, b = self.aligned(node.axes, node.a, node.b)
+        data, wrong = numerics.binary(node.op, a.data, b.data, node.a.dtype)
+        result = self.made(node, data, wrong, a, b)
+        if result.lost is not None and node.dtype is BOOL and node.op in ("and", "or"):
+            # One operand that is known to decide makes the other one irrelevant: `inside & (idx[n] < T)`.
+            lost = result.lost
+            for x in (a, b):
+                decides = ~x.data if node.op == "and" else x.data
+                lost = lost & ~(decides if x.lost is None else decides & ~x.lost)
+            return Lane(data, node.axes, lost if bool(lost.any()) else None, result.why)
+        return result
+
+    def where(self, node: ir.Where) -> Lane:
+        cond, a, b = self.aligned(node.axes, node.cond, node.a, node.b)
+        data = torch.where(cond.data, a.data, b.data)
+        if cond.lost is None and a.lost is None and b.lost is None:
+            return Lane(data, node.axes)
+        no = torch.tensor(False)
+        lost = torch.where(cond.data, no if a.lost is None else a.lost, no if b.lost is None else b.lost)
+        lost = (lost if cond.lost is None else lost | cond.lost).expand(data.shape)
+        return Lane(data, node.axes, lost if bool(lost.any()) else None, cond.why or a.why or b.why)
+
+    def reduce(self, node: ir.Reduce) -> Lane:
+        x = self.value(node.x)
+        dims = tuple(x.axes.index(a) for a in node.over)
+        lost = None if x.lost is None else x.lost.any(dims)
+        if node.op == "argmax" or node.op == "argmin":
+            (axis,) = node.over
+            lanes = self.lanes[axis]
+            position = numerics.first_extreme(node.op, x.data, node.x.dtype, dims[0], lanes.real)
+            data, wrong = numerics.fit(position + lanes.start, node.dtype)
+        else:
+            data, wrong = numerics.reduce(node.op, x.data, node.x.dtype, node.dtype, dims)
+        return self.made(node, data, wrong, Lane(data, node.axes, lost, x.why))
+
+    # ----------------------------------------------------------------------------------------------------------------- accesses
+
+    def active(self, node: ir.Load | ir.Store) -> Tensor | None:
+        """The lanes of an access that happen (None: all), in the access's axes."""
+        condition = node.mask if self.machine or node.guard is None else node.guard
+        if condition is None:
+            return None
+        (lane,) = self.aligned(ir.join(node.axes, condition.axes), condition)
+        if lane.lost is not None:
+            raise lane.why or Fault("an undefined value decides whether an access happens", node.span, node.tensor)
+        # A guard's axis that the access lacks: the access happens where any of its lanes wants it.
+        extra = tuple(i for i, a in enumerate(lane.axes) if a not in node.axes)
+        mask = lane.data.any(extra) if extra else lane.data
+        return mask.expand(self.shape(node.axes))
+
+    def addresses(self, node: ir.Load | ir.Store, tensor: Tensor, active: Tensor | None) -> list[Tensor]:
+        """The indices of an access, in range; those of inactive lanes are 0."""
+        found = []
+        lanes = self.aligned(node.axes, *node.indices)
+        for position, (x, extent) in enumerate(zip(lanes, tensor.shape, strict=True)):
+            wrong = (x.data < 0) | (x.data >= extent)
+            wrong = wrong if x.lost is None else wrong | x.lost
+            if bool(wrong.any()):
+                wrong = wrong if active is None else wrong & active
+                if bool(wrong.any()):
+                    raise self.outside(node, lanes, wrong, x, position, extent)
+            found.append(x.data if active is None else torch.where(active, x.data, 0))
+        return found
+
+    def outside(self, node: ir.Load | ir.Store, lanes: tuple[Lane, ...], wrong: Tensor, x: Lane, position: int, extent: int) -> Fault:
+        first, at = self.first(node.axes, wrong)
+        indices = tuple(int(i.data.expand(self.shape(node.axes))[first]) for i in lanes)
+        if x.lost is not None and bool(x.lost.expand(self.shape(node.axes))[first]):
+            message = "the index is undefined"
+            return Fault(f"{message}: {x.why.message}" if x.why else message, node.span, node.tensor, indices, at)
+        verb = "read" if isinstance(node, ir.Load) else "written"
+        return Fault(f"{verb} outside: axis {position} has extent {extent}", node.span, node.tensor, indices, at)
+
+    def first(self, axes: tuple[str, ...], lanes: Tensor) -> tuple[tuple[int, ...], dict[str, int]]:
+        """The first of some lanes, and the index variables there."""
+        first = tuple(int(i) for i in lanes.expand(self.shape(axes)).nonzero()[0])
+        at = {n: int(v.data) for n, v in self.values.items() if n in self.scalar_indices()}
+        return first, at | {ir.plain(a): self.lanes[a].start + i for a, i in zip(axes, first, strict=True)}
+
+    def scalar_indices(self) -> set[str]:
+        loops = {n.index for s in self.program.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "range"}
+        return loops | {i.name for i in self.program.grid if not i.tiled}
+
+    def load(self, node: ir.Load) -> Lane:
+        tensor, shape = self.tensors[node.tensor], self.shape(node.axes)
+        assert node.dtype is self.element(node.tensor), f"{node.tensor} is read as {node.dtype}"
+        active = self.active(node)
+        indices = self.addresses(node, tensor, active)
+        if active is not None and not bool(active.any()):
+            data = torch.zeros(shape, dtype=numerics.native(node.dtype))
+        else:
+            # With scalar indices alone torch gives a view, which a later store would change.
+            bits = numerics.memory(tensor)[tuple(indices)]
+            data = numerics.from_memory(bits if node.axes else bits.clone(), node.dtype).expand(shape)
+        if active is None:
+            return Lane(data, node.axes)
+        if not self.machine:
+            rest, lost = torch.zeros((), dtype=data.dtype), None
+        elif node.fill is not None:
+            rest, lost = numerics.constant(node.fill.value, node.dtype), None
+        else:
+            rest, lost = numerics.poison(node.dtype), ~active if not bool(active.all()) else None
+        why = None if lost is None else Fault("a lane is used that the mask leaves undefined", node.span, node.tensor)
+        return Lane(torch.where(active, data, rest), node.axes, lost, why)
+
+    def element(self, tensor: str) -> DType:
+        parameter = self.program.tensor(tensor)
+        return parameter.storage or parameter.dtype
+
+    def store(self, node: ir.Store) -> None:
+        tensor, shape, element = self.tensors[node.tensor], self.shape(node.axes), self.element(node.tensor)
+        active = self.active(node)
+        if self.machine:
+            self.refuse_padded(node, active)
+        indices = self.addresses(node, tensor, active)
+        (x,) = self.aligned(node.axes, node.value)
+        data, lost, why = x.data.expand(shape), x.lost, x.why
+        if node.value.dtype is not element:
+            assert node.value.dtype.is_integer and element.is_integer, f"{node.value.dtype} stored into {element}"
+            data, wrong = numerics.cast(data, node.value.dtype, element)
+            if wrong is not None:
+                lost, why = wrong if lost is None else wrong | lost, why or Fault(f"the value does not fit {element}", node.span)
+        if lost is not None:
+            lost = lost.expand(shape) if active is None else lost & active
+            if bool(lost.any()):
+                first, at = self.first(node.axes, lost)
+                where = tuple(int(i.expand(shape)[first]) for i in indices)
+                raise Fault(why.message if why else "an undefined value is stored", why.span if why else node.span, node.tensor, where, at)
+        bits = numerics.to_memory(data, element)
+        places = [i.expand(shape) for i in indices]
+        if active is not None:
+            bits, places = bits[active], [i[active] for i in places]
+        if bits.numel():
+            numerics.memory(tensor)[tuple(places)] = bits
+
+    def refuse_padded(self, node: ir.Store, active: Tensor | None) -> None:
+        for i, axis in enumerate(node.axes):
+            lanes = self.lanes[axis]
+            if lanes.real == lanes.count:
+                continue
+            padded = torch.ones(self.shape(node.axes), dtype=torch.bool) if active is None else active.clone()
+            padded.narrow(i, 0, lanes.real).fill_(False)
+            if bool(padded.any()):
+                _, at = self.first(node.axes, padded)
+                raise Fault(f"a lane of {ir.plain(axis)} that does not exist is written", node.span, node.tensor, at=at)

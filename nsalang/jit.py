@@ -1,0 +1,246 @@
+"""What a user holds: kernels that can be called, from Python functions (``jit``) and from ``.nsa`` files (``load``)."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
+from typing import Any, NoReturn, overload
+
+from nsalang import syntax
+from nsalang.arguments import OPTIONS, Parameters, constants_of, unknown_argument
+from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend
+from nsalang.launch import DEFAULT, Launcher, options_of, pins_of
+from nsalang.signature import Signature, annotation_of
+from nsalang.source import NsaError, Source
+from nsalang.target import Target, parse_target
+
+
+class Kernel:
+    """A kernel. Call it with torch tensors: parameters that are no ``Out`` by position or by name, outputs by name or not at all.
+
+    It gives the outputs in order: the tensor itself where there is one, a tuple where there are several. Outputs that are not given are
+    allocated; an optional one is there only if it is given a tensor or True. Call options: ``backend`` ("triton", "tilelang", "auto"),
+    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes, such as {"m": 32}).
+    With all outputs given, a call that has run once allocates nothing and is safe in a CUDA graph. Raises NsaError.
+    """
+
+    def __init__(self, unit: Unit, defaults: Mapping[str, object] | None = None) -> None:
+        function = unit.function
+        self.unit = unit
+        self.launcher = Launcher(unit, Parameters.of(function))
+        self.__name__ = self.__qualname__ = unit.name
+        self.__doc__ = function.docstring
+        self.__signature__ = _python_signature(function)
+        self._defaults = dict(defaults or {})
+        self._options = options_of(unit.name, **{"backend": "auto", "target": None, "schedule": None, "later": {}, **self._defaults})  # type: ignore[arg-type]
+
+    def __call__(
+        self,
+        *args: Any,
+        backend: str | None = None,
+        target: str | Target | None = None,
+        schedule: Mapping[str, int] | None = None,
+        autotune: object = None,
+        deterministic: object = None,
+        check: object = None,
+        allow: object = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = self._options
+        given = (backend, target, schedule, autotune, deterministic, check, allow)
+        if any(option is not None for option in given):
+            later = {"autotune": autotune, "deterministic": deterministic, "check": check, "allow": allow}
+            chosen = {n: v for n, v in zip(OPTIONS, given[:3], strict=False) if v is not None}
+            options = options_of(self.unit.name, **{"backend": "auto", "target": None, "schedule": None, **self._defaults, **chosen, "later": later})  # type: ignore[arg-type]
+        return self.launcher(args, kwargs, options)
+
+    def interpret(self, *args: Any, target: str | Target | None = None, tile: int | Mapping[str, int] | None = None, **kwargs: Any) -> Any:
+        """What the call means, computed by the interpreter on the CPU for a target (the tensors' device where left out).
+
+        ``tile``: length of every tile, or of each by its axis; None: as long as its range. Raises NsaError, and interp.Fault for a kernel
+        that reads or writes where it must not.
+        """
+        return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), tile)
+
+    def compile(
+        self,
+        *,
+        target: str | Target,
+        backend: str = "auto",
+        schedule: Mapping[str, int] | None = None,
+        wide: bool = False,
+        aligned: bool = True,
+        **values: Any,
+    ) -> Compiled:
+        """One variant, for a target that need not be there. ``values``: const and dtype parameters, specialised dimensions, and True for
+        each optional parameter that is present. ``wide``: offsets of 64 bits; ``aligned``: addresses and strides divide by 16 bytes.
+
+        Raises NsaError: NSA0501 for a name that is none of these, NSA0518 for a specialised dimension that is missing.
+        """
+        meaning = self.meaning(parse_target(str(target)), values)
+        choice = Choice(choose_backend(backend, meaning.target), wide=wide, aligned=aligned, pinned=pins_of(schedule))
+        return self.launcher.compiled(meaning, choice)
+
+    def meaning(self, target: Target, values: Mapping[str, Any]) -> Meaning:
+        """What ``compile`` types the kernel for: ``values`` as there."""
+        base = self.signature
+        settings = constants_of(base, values)
+        for parameter in base.parameters:
+            if parameter.kind == "dtype" and parameter.name not in settings:
+                raise NsaError.at("NSA0517", f"the dtype '{parameter.name}' of '{base.name}' is not given", parameter.span, help=f"give {parameter.name}=…")
+        present: set[str] = set()
+        dims: dict[str, int] = {}
+        optional = [p.name for p in base.parameters if p.optional]
+        for name, value in values.items():
+            if name in self.launcher.parameters.constants:
+                continue
+            if name in optional:
+                if value is not None and not isinstance(value, bool):
+                    raise NsaError.at("NSA0504", f"'{name}' is an optional parameter: compile takes True or False for it")
+                if value:
+                    present.add(name)
+            elif name in base.dims:
+                if name not in base.specialised:
+                    raise NsaError.at("NSA0518", f"the dimension {name} of '{base.name}' stays dynamic: its value is no part of a variant", help="leave it out")
+                if type(value) is not int or value < 0:
+                    raise NsaError.at("NSA0518", f"the dimension {name} is a non-negative integer, not {value!r}")
+                dims[name] = value
+            else:
+                raise unknown_argument(base.name, name, [*settings, *base.specialised, *optional])
+        missing = [n for n in base.specialised if n not in dims]
+        if missing:
+            raise NsaError.at(
+                "NSA0518",
+                f"the dimension {missing[0]} of '{base.name}' is the length of a span, and compiling needs its value",
+                base.span,
+                help=f"give {', '.join(f'{n}=…' for n in missing)}",
+            )
+        return Meaning.of(target, settings, dims, frozenset(present))
+
+    @property
+    def signature(self) -> Signature:
+        """Parameters and dimensions, const parameters at their defaults."""
+        return self.launcher.signature_without_constants()
+
+    def check(self, target: str | Target = "cuda:sm_90") -> None:
+        """Type-check the whole file for a target, at defaults, with all optional parameters and with none. Raises NsaError with all errors."""
+        from nsalang import typecheck
+
+        typecheck.check_file(self.unit.file, parse_target(str(target)), self.unit.captured)
+
+    def prove(self) -> NoReturn:
+        """Raises NSA0402: the prover is not there yet."""
+        raise NsaError.at("NSA0402", "'prove' is not there yet: it comes with part 2")
+
+    def __repr__(self) -> str:
+        return f"<nsalang kernel {self.__name__}{self.__signature__}>"
+
+
+def _python_signature(function: syntax.Function) -> inspect.Signature:
+    """A signature for ``help``: annotations as written; validation is off because an optional parameter may come before a required one."""
+    made: list[inspect.Parameter] = []
+    by_name: list[inspect.Parameter] = []
+    for parameter in function.parameters:
+        is_output = annotation_of(parameter).role == "out"
+        default: Any = inspect.Parameter.empty
+        if is_output or parameter.optional:
+            default = None
+        elif parameter.default is not None:
+            default = _Text(parameter.default.span.text)
+        kind = inspect.Parameter.KEYWORD_ONLY if is_output else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert parameter.annotation is not None
+        annotation = _Text(parameter.annotation.span.text + (" | None" if parameter.optional else ""))
+        (by_name if is_output else made).append(inspect.Parameter(parameter.name, kind, default=default, annotation=annotation))
+    return inspect.Signature([*made, *by_name], __validate_parameters__=False)
+
+
+class _Text:
+    """Source text that prints as itself."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Module:
+    """The kernels of one file, by name as attributes."""
+
+    def __init__(self, file: syntax.File) -> None:
+        from nsalang.typecheck import kernel_names
+
+        self._kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
+        self._name = file.source.name
+
+    def __getattr__(self, name: str) -> Kernel:
+        kernels: dict[str, Kernel] = self.__dict__.get("_kernels", {})
+        if name in kernels:
+            return kernels[name]
+        near = difflib.get_close_matches(name, kernels, 1, 0.6)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise AttributeError(f"{self.__dict__.get('_name')} has no kernel '{name}' (it has {', '.join(kernels) or 'none'}){hint}")
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._kernels)
+
+    def __iter__(self) -> Iterator[Kernel]:
+        return iter(self._kernels.values())
+
+    def __repr__(self) -> str:
+        return f"<nsalang module {self._name}: {', '.join(self._kernels)}>"
+
+
+def load(path: str | PathLike[str]) -> Module:
+    """The kernels of a ``.nsa`` file; nothing is compiled yet. Raises NsaError for a file that is missing, not UTF-8, empty or wrong."""
+    from nsalang.parser import parse, read_source
+
+    return Module(parse(read_source(str(path))))
+
+
+def load_text(text: str, name: str = "<string>") -> Module:
+    """The kernels of a text; ``name`` stands in its messages."""
+    from nsalang.parser import parse
+
+    return Module(parse(Source(text, name)))
+
+
+@overload
+def jit(function: Callable[..., Any], /) -> Kernel: ...
+@overload
+def jit(
+    *, backend: str = "auto", target: str | Target | None = None, schedule: Mapping[str, int] | None = None
+) -> Callable[[Callable[..., Any]], Kernel]: ...
+def jit(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    backend: str = "auto",
+    target: str | Target | None = None,
+    schedule: Mapping[str, int] | None = None,
+) -> Kernel | Callable[[Callable[..., Any]], Kernel]:
+    """Make a kernel of a Python function: its text is read and parsed, and it is never run by Python. Options become defaults of its calls.
+
+    Plain numbers, bools and dtypes of the enclosing scope are captured, as they are now. Raises NsaError for wrong syntax; types are
+    checked at the first use, or by ``check``.
+    """
+    defaults = {"backend": backend, "target": target, "schedule": schedule}
+    if function is None:
+        return lambda f: _kernel(f, defaults)
+    return _kernel(function, defaults)
+
+
+def _kernel(function: Callable[..., Any], defaults: Mapping[str, object]) -> Kernel:
+    from nsalang.capture import capture
+    from nsalang.parser import parse
+
+    source, captured = capture(function)
+    kernel = Kernel(Unit(parse(source), function.__name__, captured), defaults)
+    kernel.__module__ = function.__module__
+    kernel.__qualname__ = function.__qualname__
+    return kernel
+
+
+__all__ = ["DEFAULT", "Kernel", "Module", "jit", "load", "load_text"]

@@ -1,0 +1,402 @@
+"""A call of a kernel: arguments checked, a variant chosen and loaded, outputs allocated, the code run. What depends on shapes alone is done once."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nsalang import ir
+from nsalang.arguments import Parameters, constants_of
+from nsalang.binding import Bound, Missing, bind, device_of, torch_dtype, undetermined
+from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend, compile_kernel, typed
+from nsalang.dtypes import ALL
+from nsalang.extents import Number, evaluate, names
+from nsalang.memory import ALIGNMENT, Layout, check_written, contiguous, is_aligned, needs_wide, overlap_error, passed_strides
+from nsalang.signature import Setting, Signature
+from nsalang.source import NsaError
+from nsalang.target import KNOWN, Target, parse_target
+from nsalang.toolchain import Launch
+
+if TYPE_CHECKING:
+    import torch
+
+PLANS = 4096
+"""Plans kept for each kernel: calls with other shapes or scalars make others, and a server must not grow without bound."""
+MOST_PROGRAMS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Call options, checked. ``pinned``: (axis or option name, value), sorted."""
+
+    backend: str = "auto"
+    target: str | None = None
+    pinned: tuple[tuple[str, int], ...] = ()
+
+
+DEFAULT = Options()
+
+
+def options_of(
+    kernel: str,
+    backend: object,
+    target: object,
+    schedule: object,
+    later: Mapping[str, object],
+) -> Options:
+    """Check the call options. ``later``: those that a later part brings, refused unless they are off. Raises NSA0402, NSA0519."""
+    for name, value in later.items():
+        if value is not None and value is not False:
+            raise NsaError.at("NSA0402", f"the option '{name}' of '{kernel}' is not there yet: it comes with {LATER[name]}")
+    if not isinstance(backend, str):
+        raise NsaError.at("NSA0519", "the option 'backend' takes 'triton', 'tilelang' or 'auto'")
+    if target is not None and not isinstance(target, str | Target):
+        raise NsaError.at("NSA0519", "the option 'target' takes a text such as 'cuda:sm_90'")
+    return Options(backend, None if target is None else str(target), pins_of(schedule))
+
+
+LATER: Mapping[str, str] = {"autotune": "a later part", "deterministic": "part 2", "check": "part 2", "allow": "part 2"}
+
+
+def pins_of(schedule: object) -> tuple[tuple[str, int], ...]:
+    """``schedule={"m": 32}`` as sorted pairs. Raises NSA0519 unless it maps names to positive integers."""
+    if schedule is None:
+        return ()
+    pairs = schedule.items() if isinstance(schedule, Mapping) else ()
+    if not isinstance(schedule, Mapping) or not all(isinstance(n, str) and type(v) is int and v > 0 for n, v in pairs):
+        raise NsaError.at("NSA0519", "the option 'schedule' takes a mapping from axis names to lengths, such as {'m': 32}")
+    return tuple(sorted((str(n), int(v)) for n, v in pairs))
+
+
+@functools.cache
+def device_target(kind: str, index: int) -> Target:
+    """The target that a device is. Raises NSA0605 for a device that no known target fits."""
+    if kind == "cpu":
+        return Target("cpu")
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    if torch.version.hip:
+        arch = properties.gcnArchName.split(":")[0]
+        if f"hip:{arch}" in KNOWN:
+            return Target("hip", arch)
+        raise NsaError.at("NSA0605", f"device {index} ({properties.name}, {arch}) is none of the known targets", help="known targets: " + ", ".join(KNOWN))
+    capability = properties.major * 10 + properties.minor
+    # Code for an architecture runs on later members of its family.
+    known = [t.capability for t in map(parse_target, KNOWN) if t.kind == "cuda"]
+    fits = [c for c in known if c // 10 == properties.major and c <= capability]
+    if not fits:
+        raise NsaError.at(
+            "NSA0605", f"device {index} ({properties.name}, sm_{capability}) is none of the known targets", help="known targets: " + ", ".join(KNOWN)
+        )
+    return Target("cuda", f"sm_{max(fits)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A variant that is ready to run on one device."""
+
+    compiled: Compiled
+    launch: Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call with certain shapes, strides and numbers does. Values are by their place in the parameter list.
+
+    ``arguments``: of the code, with None at each tensor's place; ``slots``: (place in arguments, place of the value, dtype to view it as).
+    ``apart``: (a written value, its bytes, another value, its bytes) that must not overlap.
+    """
+
+    device: torch.device
+    programs: int
+    launch: Launch | None
+    arguments: tuple[Any, ...]
+    slots: tuple[tuple[int, int, torch.dtype | None], ...]
+    allocate: tuple[tuple[int, tuple[int, ...], torch.dtype], ...]
+    apart: tuple[tuple[int, int, int, int], ...]
+    aligned: bool
+    returns: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Launcher:
+    """A kernel that can be called. Keeps plans, typed kernels and loaded variants; safe to call from several threads."""
+
+    unit: Unit
+    parameters: Parameters
+    _plans: dict[object, Plan] = field(default_factory=dict)
+    _signatures: dict[object, Signature] = field(default_factory=dict)
+    _typed: dict[Meaning, ir.Kernel] = field(default_factory=dict)
+    _compiled: dict[tuple[Meaning, Choice], Compiled] = field(default_factory=dict)
+    _loaded: dict[tuple[Meaning, Choice, object], Loaded] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __call__(self, args: Sequence[object], kwargs: Mapping[str, object], options: Options = DEFAULT) -> Any:
+        """Check, allocate, run. Returns the outputs in order: none, one, or a tuple."""
+        return self._run(self.parameters.arrange(args, kwargs), options)
+
+    def _run(self, values: list[Any], options: Options) -> Any:
+        import torch
+
+        tensor = torch.Tensor
+        try:
+            key = (options, *[
+                (v.shape, v.stride(), v.dtype, v.device, v.data_ptr() & 15, v.is_neg()) if isinstance(v, tensor) else (type(v), v) for v in values
+            ])  # fmt: skip
+            plan = self._plans.get(key)
+        except (TypeError, RuntimeError, NotImplementedError):
+            # Something that has no strides, no address or no hash: `_plan` says what is wrong with it.
+            key = plan = None
+        if plan is None:
+            with self._lock:
+                plan = self._plan(values, options)
+                if key is not None:
+                    if len(self._plans) >= PLANS:
+                        self._plans.clear()
+                    self._plans[key] = plan
+        for place, shape, dtype in plan.allocate:
+            values[place] = torch.empty(shape, dtype=dtype, device=plan.device)
+            if plan.aligned and values[place].data_ptr() & 15:
+                return self._run(values, options)  # an allocator of the user's; now it is a given tensor like any other
+        for a, a_bytes, b, b_bytes in plan.apart:
+            first, second = values[a].data_ptr(), values[b].data_ptr()
+            if first < second + b_bytes and second < first + a_bytes:
+                raise overlap_error(self.parameters.names[a], self.parameters.names[b], self.unit.function.parameters[a].name_span)
+        if plan.launch is not None:
+            arguments = list(plan.arguments)
+            for slot, place, view in plan.slots:
+                arguments[slot] = values[place] if view is None else values[place].view(view)
+            if plan.device.type == "cuda" and plan.device.index != torch.cuda.current_device():
+                with torch.cuda.device(plan.device):
+                    plan.launch(plan.programs, arguments)
+            else:
+                plan.launch(plan.programs, arguments)
+        if len(plan.returns) == 1:
+            return values[plan.returns[0]]
+        return tuple(values[place] for place in plan.returns) or None
+
+    def signature(self, given: Mapping[str, object]) -> tuple[Signature, dict[str, Setting]]:
+        """The signature under the const and dtype parameters among ``given`` (by name), and their values."""
+        settings = {n: given[n] for n in self.parameters.constants if given.get(n) is not None}
+        base = self.signature_without_constants()
+        checked = constants_of(base, settings)
+        return self._signature(checked), checked
+
+    def signature_without_constants(self) -> Signature:
+        """The signature with const parameters at their defaults."""
+        return self._signature({})
+
+    def _signature(self, settings: Mapping[str, Setting]) -> Signature:
+        key = tuple((n, repr(v)) for n, v in settings.items())
+        if key not in self._signatures:
+            self._signatures[key] = self.unit.signature(settings)
+        return self._signatures[key]
+
+    def bind(self, values: Mapping[str, Any], target: Target | None, device: torch.device | None = None) -> tuple[Signature, Bound, Target]:
+        """Check a call's arguments, by name. ``target``: what is asked for; without it, what the tensors' device is."""
+        import torch
+
+        signature, settings = self.signature(values)
+        place = device or device_of(signature, values)
+        if place is None:
+            place = torch.get_default_device() if target is None or target.kind == "cpu" else torch.device("cuda", torch.cuda.current_device())
+        if target is None:
+            target = device_target(place.type, place.index or 0)
+        bound = bind(signature, settings, values, target, place)
+        return signature, bound, target
+
+    def meaning(self, signature: Signature, bound: Bound, target: Target) -> tuple[Meaning, ir.Kernel]:
+        """The typed kernel for a call, its requirements checked. Raises NSA0510, NSA0514, and the kernel's own errors."""
+        specialised = {n: bound.dims[n] for n in signature.specialised if n in bound.dims}
+        needed = {n for p in signature.parameters if p.name in bound.tensors for e in p.shape for n in names(e)}
+        for name in signature.specialised:
+            if name not in specialised and name in needed:
+                raise undetermined(signature, name)
+        meaning = Meaning.of(target, bound.settings, specialised, bound.present)
+        kernel = self.typed(meaning)
+        for name in kernel.dims:
+            if name not in bound.dims:
+                raise undetermined(signature, name)
+        check_requires(kernel, bound.dims, bound.scalars)
+        return meaning, kernel
+
+    def typed(self, meaning: Meaning) -> ir.Kernel:
+        """The IR of the kernel, made once for each meaning."""
+        with self._lock:
+            if meaning not in self._typed:
+                self._typed[meaning] = typed(self.unit, meaning)
+            return self._typed[meaning]
+
+    def compiled(self, meaning: Meaning, choice: Choice) -> Compiled:
+        """A variant down to its source, made once."""
+        with self._lock:
+            if (meaning, choice) not in self._compiled:
+                self._compiled[meaning, choice] = compile_kernel(self.unit, meaning, choice, kernel=self.typed(meaning))
+            return self._compiled[meaning, choice]
+
+    def _load(self, meaning: Meaning, choice: Choice, device: torch.device) -> Loaded:
+        import torch
+
+        key = (meaning, choice, device)
+        if key not in self._loaded:
+            compiled = self.compiled(meaning, choice)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    self._loaded[key] = Loaded(compiled, compiled.load())
+            else:
+                self._loaded[key] = Loaded(compiled, compiled.load())
+        return self._loaded[key]
+
+    def interpret(
+        self, args: Sequence[object], kwargs: Mapping[str, object], target: Target | None, tile: int | Mapping[str, int] | None
+    ) -> Any:
+        """The same call by the interpreter: same checks, same results. Tensors of a device are copied to the CPU and results back."""
+        import torch
+
+        from nsalang.interp import interpret
+
+        values = self.parameters.arrange(args, kwargs)
+        by_name = {n: v for n, v in zip(self.parameters.names, values, strict=True) if v is not None}
+        signature, bound, target = self.bind(by_name, target)
+        _, kernel = self.meaning(signature, bound, target)
+        layouts = _layouts(signature, bound, kernel)
+        for a, b in _apart(bound, kernel, layouts):
+            first, second = by_name[a].data_ptr(), by_name[b].data_ptr()
+            if first < second + layouts[b].size and second < first + layouts[a].size:
+                raise overlap_error(a, b, signature.span)
+        given = {n: torch.empty(t.shape, dtype=t.dtype, device=bound.device) if isinstance(t, Missing) else t for n, t in bound.tensors.items()}
+        here = {n: t.cpu() for n, t in given.items()}
+        interpret(kernel, here, bound.scalars, bound.dims, tile=tile)
+        for tensor in kernel.tensors:
+            if tensor.role != "in" and here[tensor.name] is not given[tensor.name]:
+                given[tensor.name].copy_(here[tensor.name])
+        results = tuple(given[n] for n in bound.returns)
+        return results[0] if len(results) == 1 else results or None
+
+    def _plan(self, values: list[Any], options: Options) -> Plan:
+        """All checks of a call, and the variant that it takes."""
+        target = None if options.target is None else parse_target(options.target)
+        by_name = {n: v for n, v in zip(self.parameters.names, values, strict=True) if v is not None}
+        signature, bound, target = self.bind(by_name, target)
+        check_device(target, bound.device)
+        backend = choose_backend(options.backend, target)
+        meaning, kernel = self.meaning(signature, bound, target)
+        layouts = _layouts(signature, bound, kernel)
+        place = self.parameters.index
+        aligned = all(map(is_aligned, layouts.values()))
+        choice = Choice(backend, wide=False, aligned=aligned, pinned=options.pinned)
+        compiled = self.compiled(meaning, choice)
+        if needs_wide(compiled.kernel, layouts, bound.dims):
+            choice = Choice(backend, wide=True, aligned=aligned, pinned=options.pinned)
+            compiled = self.compiled(meaning, choice)
+        programs = count_programs(compiled, bound.dims, bound.scalars)
+        launch = self._load(meaning, choice, bound.device).launch if programs else None
+        arguments, slots = _arguments(compiled, bound, layouts, place)
+        return Plan(
+            bound.device,
+            programs,
+            launch,
+            arguments,
+            slots,
+            tuple((place[n], t.shape, t.dtype) for n, t in bound.tensors.items() if isinstance(t, Missing)),
+            tuple((place[a], layouts[a].size, place[b], layouts[b].size) for a, b in _apart(bound, kernel, layouts)),
+            aligned,
+            tuple(place[n] for n in bound.returns),
+        )
+
+
+def check_device(target: Target, device: torch.device) -> None:
+    """Raises NSA0605 where code for a target cannot run on the device on which the arguments lie."""
+    here = device_target(device.type, device.index or 0)
+    family = here.kind == target.kind == "cuda" and target.capability < 90 and here.capability // 10 == target.capability // 10
+    if here != target and not (family and target.capability <= here.capability):
+        raise NsaError.at(
+            "NSA0605",
+            f"the arguments lie on device '{device}', which is {here}, and code for {target} does not run there",
+            help=f"leave 'target' out; .compile(target='{target}') makes code without running it, .interpret(target='{target}') computes what it would give",
+        )
+
+
+def check_requires(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> None:
+    """Evaluate what the kernel requires of dimensions and scalars. Raises NSA0514 for the first that fails."""
+    # Implied ones first: they say that a divisor in another is not 0.
+    for require in sorted(kernel.requires, key=lambda r: not r.implied):
+        division = None
+        try:
+            holds = evaluate(require.condition, dims, scalars)
+        except ZeroDivisionError:
+            holds, division = False, "it divides by zero"
+        if not holds:
+            used = {n: scalars[n] if n in scalars else dims[n] for n in names(require.condition) if n in scalars or n in dims}
+            told = ", ".join(f"{n} = {v}" for n, v in used.items())
+            why = " (implied by a division)" if require.implied else ""
+            note = "; ".join(t for t in (told, division) if t) or None
+            raise NsaError.at("NSA0514", f"'{kernel.name}' requires {require.text}{why}, which does not hold", require.span, note=note)
+
+
+def count_programs(compiled: Compiled, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> int:
+    """How many instances a launch has; an index without extent makes it 0. Raises NSA0507 where a device cannot count them."""
+    counts = [max(int(evaluate(e, dims, scalars)), 0) for e in compiled.generated.grid]
+    total = 1
+    for count in counts:
+        total *= count
+    if total > MOST_PROGRAMS:
+        product = " * ".join(map(str, counts))
+        raise NsaError.at(
+            "NSA0507",
+            f"'{compiled.kernel.name}' would need {product} = {total} instances; a launch can have {MOST_PROGRAMS}",
+            compiled.kernel.span,
+            help="longer tiles make fewer instances (schedule={...}), or call it in parts",
+        )
+    return total
+
+
+def _layouts(signature: Signature, bound: Bound, kernel: ir.Kernel) -> dict[str, Layout]:
+    """Every tensor in memory. Raises NSA0512 for strides with which a written one cannot be written."""
+    found: dict[str, Layout] = {}
+    for tensor in kernel.tensors:
+        given, shape = bound.tensors[tensor.name], bound.shapes[tensor.name]
+        if isinstance(given, Missing):
+            found[tensor.name] = Layout(shape, contiguous(shape), given.dtype.itemsize, 0)
+            continue
+        found[tensor.name] = Layout(shape, tuple(given.stride()), given.element_size(), given.data_ptr() % ALIGNMENT)
+        parameter = signature.parameter(tensor.name)
+        if tensor.role != "in" and parameter is not None:
+            check_written(tensor.name, found[tensor.name], parameter.span)
+    return found
+
+
+def _apart(bound: Bound, kernel: ir.Kernel, layouts: Mapping[str, Layout]) -> list[tuple[str, str]]:
+    """Pairs of given tensors that must not overlap, a written one first: an output that the call allocates overlaps nothing."""
+    given = [t for t in kernel.tensors if not isinstance(bound.tensors[t.name], Missing) and layouts[t.name].size]
+    pairs = [(a, b) for i, a in enumerate(given) for b in given[i + 1 :] if a.role != "in" or b.role != "in"]
+    return [(a.name, b.name) if a.role != "in" else (b.name, a.name) for a, b in pairs]
+
+
+def _arguments(
+    compiled: Compiled, bound: Bound, layouts: Mapping[str, Layout], place: Mapping[str, int]
+) -> tuple[tuple[Any, ...], tuple[tuple[int, int, torch.dtype | None], ...]]:
+    """The code's arguments in order, and where its tensors go."""
+    import torch
+
+    out: list[Any] = []
+    slots: list[tuple[int, int, torch.dtype | None]] = []
+    declared = {t.name: t.dtype for t in compiled.kernel.tensors}
+    for binding, argument in zip(compiled.generated.bindings, compiled.program.arguments, strict=True):
+        if binding.kind == "tensor":
+            # Where the target lacks a format, the code reads its bytes.
+            seen = torch_dtype(ALL[argument.dtype], compiled.target)
+            own = torch_dtype(declared[binding.name], compiled.target)
+            slots.append((len(out), place[binding.name], seen if seen is not own else None))
+            out.append(None)
+        elif binding.kind == "dim":
+            out.append(bound.dims[binding.name])
+        elif binding.kind == "stride":
+            out.append(passed_strides(layouts[binding.name])[binding.axis])
+        else:
+            out.append(bound.scalars[binding.name])
+    return tuple(out), tuple(slots)

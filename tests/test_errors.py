@@ -1,0 +1,89 @@
+"""Every diagnostic: position, code and sentence, against what tests/errors/*.nsa say under the faulty lines.
+
+A line `#      ^^^^ NSA0104: the sentence` stands below the line that it is about; the carets are the columns of the span. `#<^^^^` is a span of that length from column 1.
+Where a span covers several lines, the carets go to the end of its first one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nsalang.codes import CODES
+from nsalang.parser import parse, read_source
+from nsalang.source import NsaError, Source
+
+FILES = sorted((Path(__file__).parent / "errors").glob("*.nsa"))
+_EXPECTED = re.compile(r"#(?P<left><)?(?P<blank> *)(?P<carets>\^+) (?P<code>NSA\d{4}): (?P<sentence>.*)")
+
+BACKEND_LIMITS = {code for code in CODES if code.startswith("NSA04") and code != "NSA0401"}
+"""They depend on a target or a schedule, which a text alone does not have: see the tests of the passes and of the driver."""
+
+Fault = tuple[int, int, int, str, str]
+"""Line, column, end column, code, sentence."""
+
+
+def check(source: Source) -> None:
+    """All stages that a text goes through before lowering."""
+    from nsalang import typecheck
+
+    check_text = getattr(typecheck, "check_text", None)
+    if check_text is None:
+        parse(source)
+    else:
+        check_text(source)
+
+
+def expected(text: str) -> list[Fault]:
+    found: list[Fault] = []
+    about = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        said = _EXPECTED.fullmatch(line)
+        if said is None:
+            assert not re.search(r"NSA\d{4}", line), f"line {number} looks like an expectation and is none"
+            about = number
+            continue
+        column = 1 if said["left"] else 2 + len(said["blank"])
+        found.append((about, column, column + len(said["carets"]), said["code"], said["sentence"]))
+    return found
+
+
+def reported(source: Source) -> list[Fault]:
+    try:
+        check(source)
+    except NsaError as error:
+        found: list[Fault] = []
+        for d in error.diagnostics:
+            assert d.span is not None, d
+            line = source.line(d.span.line)
+            end = d.span.end_column if d.span.end_line == d.span.line else len(line) + 1
+            found.append((d.span.line, d.span.column, end, d.code, d.sentence))
+        return found
+    return []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_diagnostic_of_a_file(path: Path) -> None:
+    source = read_source(path)
+    wanted = expected(source.text)
+    assert wanted, "an error file says what it expects"
+    assert sorted(reported(source)) == sorted(wanted)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_codes_are_in_the_table(path: Path) -> None:
+    assert {code for *_, code, _ in expected(path.read_text(encoding="utf-8"))} <= CODES.keys()
+
+
+def test_every_code_of_the_types_has_an_error_file() -> None:
+    shown = {code for path in FILES for *_, code, _ in expected(path.read_text(encoding="utf-8"))}
+    # 0207 and 0321 are about what a caller asks for: their tests are in test_typecheck.py.
+    assert {code for code in CODES if code[:5] in ("NSA02", "NSA03", "NSA04")} - {"NSA0207", "NSA0321"} - BACKEND_LIMITS <= shown
+
+
+def test_every_code_of_the_syntax_has_an_error_file() -> None:
+    shown = {code for path in FILES for *_, code, _ in expected(path.read_text(encoding="utf-8"))}
+    # 0113 is about Python functions and has its test in test_capture.py.
+    assert {code for code in CODES if code.startswith("NSA01")} - {"NSA0113"} <= shown
