@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nsalang.driver import Compiled as Compiled
-    from nsalang.jit import Kernel as Kernel
-    from nsalang.jit import Module as Module
-    from nsalang.jit import jit as jit
-    from nsalang.jit import load as load
-    from nsalang.jit import load_text as load_text
+    from nsalang.kernel import Kernel as Kernel
+    from nsalang.kernel import Module as Module
+    from nsalang.kernel import jit as jit
+    from nsalang.kernel import load as load
+    from nsalang.kernel import load_text as load_text
     from nsalang.source import NsaError as NsaError
     from nsalang.target import Target as Target
 
@@ -21,13 +21,13 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Compiled": "nsalang.driver",
-    "Kernel": "nsalang.jit",
-    "Module": "nsalang.jit",
+    "Kernel": "nsalang.kernel",
+    "Module": "nsalang.kernel",
     "NsaError": "nsalang.source",
     "Target": "nsalang.target",
-    "jit": "nsalang.jit",
-    "load": "nsalang.jit",
-    "load_text": "nsalang.jit",
+    "jit": "nsalang.kernel",
+    "load": "nsalang.kernel",
+    "load_text": "nsalang.kernel",
 }
 __all__ = ["Compiled", "Kernel", "Module", "NsaError", "Target", "__version__", "jit", "load", "load_text"]
 

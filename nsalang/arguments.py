@@ -23,11 +23,15 @@ OPTIONS = ("backend", "target", "schedule", "autotune", "deterministic", "check"
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """A kernel's parameter names as a call needs them: in source order, those that are taken by position, and where each stands."""
+    """A kernel's parameter names as a call needs them: in source order, which are taken by position, and where each stands.
+
+    ``rank``: which position a parameter is taken by, past all positions for an output.
+    """
 
     kernel: str
     names: tuple[str, ...]
     positional: tuple[int, ...]
+    rank: tuple[int, ...] = field(repr=False)
     index: Mapping[str, int] = field(repr=False)
     constants: frozenset[str]
 
@@ -37,14 +41,17 @@ class Parameters:
         constants, positional = set(), []
         for i, parameter in enumerate(function.parameters):
             if parameter.name in OPTIONS:
-                raise NsaError.at("NSA0519", f"no parameter can be called '{parameter.name}': it is an option of every call", parameter.name_span)
+                raise NsaError.at(
+                    "NSA0519", f"no parameter can be called '{parameter.name}': it is an option of every call", parameter.name_span
+                )
             annotation = annotation_of(parameter)
             if annotation.extents is None and annotation.dtype_name in RESERVED_ANNOTATIONS:
                 constants.add(parameter.name)
             if annotation.role != "out":
                 positional.append(i)
         names = tuple(p.name for p in function.parameters)
-        return Parameters(function.name, names, tuple(positional), {n: i for i, n in enumerate(names)}, frozenset(constants))
+        rank = tuple(positional.index(i) if i in positional else len(names) for i in range(len(names)))
+        return Parameters(function.name, names, tuple(positional), rank, {n: i for i, n in enumerate(names)}, frozenset(constants))
 
     def arrange(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Any]:
         """One value a parameter, in source order, None where none is given. Raises NSA0501 and NSA0502."""
@@ -54,7 +61,9 @@ class Parameters:
             outputs = [n for i, n in enumerate(self.names) if i not in self.positional]
             hint = f"outputs are given by name: {', '.join(f'{n}=…' for n in outputs)}" if outputs else None
             raise NsaError.at(
-                "NSA0502", f"'{self.kernel}' takes {len(self.positional)} arguments by position ({taken}), and {len(args)} were given", help=hint
+                "NSA0502",
+                f"'{self.kernel}' takes {len(self.positional)} arguments by position ({taken}), and {len(args)} were given",
+                help=hint,
             )
         for i, value in zip(self.positional, args, strict=False):
             values[i] = value
@@ -62,7 +71,7 @@ class Parameters:
             place = self.index.get(name)
             if place is None:
                 raise unknown_argument(self.kernel, name, (*self.names, *OPTIONS))
-            if place in self.positional and self.positional.index(place) < len(args):
+            if self.rank[place] < len(args):
                 raise NsaError.at("NSA0502", f"argument '{name}' of '{self.kernel}' was given by position and by name")
             values[place] = value
         return values
@@ -111,8 +120,10 @@ def constant(parameter: Parameter, value: object) -> Setting:
         elif isinstance(default, float):
             wanted = "a number"
             plain = None if plain is None or isinstance(plain, bool) else float(plain)
-    if plain is None or plain != plain:
-        raise NsaError.at("NSA0516", f"argument '{parameter.name}' is a const parameter and takes {wanted}, not {shown(value)}", parameter.span)
+    if plain is None or math.isnan(plain):
+        raise NsaError.at(
+            "NSA0516", f"argument '{parameter.name}' is a const parameter and takes {wanted}, not {shown(value)}", parameter.span
+        )
     return plain
 
 
@@ -151,17 +162,24 @@ def scalar(parameter: Parameter, dtype: DType, value: object) -> Number:
     """A scalar argument in the range of its dtype, floats rounded to it. Raises NSA0504 for no number, NSA0505 where it does not fit."""
     plain = _plain(value)
     takes = {"bool": "True or False", "signed": "an integer", "unsigned": "an integer", "float": "a number"}[dtype.kind]
-    fits = plain is not None and {
-        "bool": isinstance(plain, bool),
-        "signed": isinstance(plain, int) and not isinstance(plain, bool),
-        "unsigned": isinstance(plain, int) and not isinstance(plain, bool),
-        "float": not isinstance(plain, bool),
-    }[dtype.kind]
+    fits = (
+        plain is not None
+        and {
+            "bool": isinstance(plain, bool),
+            "signed": isinstance(plain, int) and not isinstance(plain, bool),
+            "unsigned": isinstance(plain, int) and not isinstance(plain, bool),
+            "float": not isinstance(plain, bool),
+        }[dtype.kind]
+    )
     if not fits or plain is None:
         hint = "a scalar is a Python number; .item() reads one from a tensor" if shown(value) == "a tensor" else None
-        raise NsaError.at("NSA0504", f"argument '{parameter.name}' is a scalar {dtype} and takes {takes}, not {shown(value)}", parameter.span, help=hint)
+        raise NsaError.at(
+            "NSA0504", f"argument '{parameter.name}' is a scalar {dtype} and takes {takes}, not {shown(value)}", parameter.span, help=hint
+        )
     if dtype.is_integer and not dtype.min <= plain <= dtype.max:
-        raise NsaError.at("NSA0505", f"argument '{parameter.name}' is {plain}, which does not fit {dtype} ({dtype.min} to {dtype.max})", parameter.span)
+        raise NsaError.at(
+            "NSA0505", f"argument '{parameter.name}' is {plain}, which does not fit {dtype} ({dtype.min} to {dtype.max})", parameter.span
+        )
     if dtype.is_float:
         try:
             number = rounded(float(plain), dtype)

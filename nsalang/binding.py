@@ -74,13 +74,17 @@ def device_of(signature: Signature, values: Mapping[str, Any]) -> torch.device |
             continue
         if value.device.type not in ("cpu", "cuda"):
             raise NsaError.at(
-                "NSA0515", f"argument '{parameter.name}' lies on device '{value.device}'; nsalang runs on cpu and cuda devices", parameter.span
+                "NSA0515",
+                f"argument '{parameter.name}' lies on device '{value.device}'; nsalang runs on cpu and cuda devices",
+                parameter.span,
             )
         if first is None:
             first = (parameter.name, value.device)
         elif value.device != first[1]:
             raise NsaError.at(
-                "NSA0511", f"argument '{parameter.name}' lies on device '{value.device}', and argument '{first[0]}' on '{first[1]}'", parameter.span
+                "NSA0511",
+                f"argument '{parameter.name}' lies on device '{value.device}', and argument '{first[0]}' on '{first[1]}'",
+                parameter.span,
             )
     return first[1] if first else None
 
@@ -90,8 +94,6 @@ def bind(signature: Signature, settings: dict[str, Setting], values: Mapping[str
 
     Raises NsaError NSA0503 to NSA0510 and NSA0515 to NSA0517.
     """
-    import torch
-
     settings = dict(settings)
     tensors: dict[str, torch.Tensor | Missing] = {}
     wanted: list[Parameter] = []
@@ -99,16 +101,9 @@ def bind(signature: Signature, settings: dict[str, Setting], values: Mapping[str
     present: set[str] = set()
     for parameter in signature.parameters:
         value = values.get(parameter.name)
-        if parameter.kind in ("const", "dtype"):
+        if parameter.kind != "tensor":
             continue
-        if parameter.kind == "scalar":
-            if value is None and parameter.has_default:
-                value = parameter.default
-            if value is not None:
-                scalars[parameter.name] = scalar(parameter, _dtype(parameter, settings), value)
-            elif not parameter.optional:
-                raise missing(signature, parameter)
-        elif parameter.role == "out" and (value is None or isinstance(value, bool)):
+        if parameter.role == "out" and (value is None or isinstance(value, bool)):
             if value is None and parameter.optional or value is False and parameter.optional:
                 continue
             if isinstance(value, bool) and not parameter.optional:
@@ -120,11 +115,23 @@ def bind(signature: Signature, settings: dict[str, Setting], values: Mapping[str
             continue
         else:
             tensors[parameter.name] = _tensor(parameter, value)
-        if parameter.optional and (value is not None):
+        if parameter.optional:
             present.add(parameter.name)
     given = [p for p in signature.parameters if p.name in tensors]
     for parameter in given:
         _check_dtype(parameter, tensors[parameter.name], settings, target)  # type: ignore[arg-type]
+    for parameter in signature.parameters:
+        if parameter.kind != "scalar":
+            continue
+        value = values.get(parameter.name)
+        if value is None:
+            value = parameter.default
+        if value is not None:
+            scalars[parameter.name] = scalar(parameter, _dtype(parameter, settings), value)
+            if parameter.optional:
+                present.add(parameter.name)
+        elif not parameter.optional:
+            raise missing(signature, parameter)
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     solved = _solve(signature, given, shapes, scalars)
     dims = {name: s.value for name, s in solved.items()}
@@ -148,11 +155,16 @@ def _tensor(parameter: Parameter, value: object) -> torch.Tensor:
     import torch
 
     if not isinstance(value, torch.Tensor):
-        raise NsaError.at("NSA0504", f"argument '{parameter.name}' is a tensor parameter and takes a torch tensor, not {shown(value)}", parameter.span)
+        raise NsaError.at(
+            "NSA0504", f"argument '{parameter.name}' is a tensor parameter and takes a torch tensor, not {shown(value)}", parameter.span
+        )
     if value.layout is not torch.strided or value.is_quantized or value.is_neg() or value.is_conj():
         how = str(value.layout) if value.layout is not torch.strided else "quantized" if value.is_quantized else "lazily negated"
         raise NsaError.at(
-            "NSA0515", f"argument '{parameter.name}' is {how}; nsalang reads plain strided memory", parameter.span, help="make a plain copy of it first"
+            "NSA0515",
+            f"argument '{parameter.name}' is {how}; nsalang reads plain strided memory",
+            parameter.span,
+            help="make a plain copy of it first",
         )
     if value.dim() != len(parameter.shape):
         wanted = f"[{', '.join(parameter.extents)}]"
@@ -171,7 +183,12 @@ def _dtype(parameter: Parameter, settings: Mapping[str, Setting]) -> DType:
     assert parameter.generic is not None
     found = settings.get(parameter.generic)
     if not isinstance(found, DType):
-        raise NsaError.at("NSA0517", f"no argument determines the dtype '{parameter.generic}' of '{parameter.name}'", parameter.span, help=f"give {parameter.generic}=…")
+        raise NsaError.at(
+            "NSA0517",
+            f"no argument determines the dtype '{parameter.generic}' of '{parameter.name}'",
+            parameter.span,
+            help=f"give {parameter.generic}=…",
+        )
     return found
 
 
@@ -180,14 +197,18 @@ def _check_dtype(parameter: Parameter, tensor: torch.Tensor, settings: dict[str,
     if parameter.generic is not None and parameter.generic not in settings:
         found = from_torch(tensor.dtype)
         if found is None:
-            raise NsaError.at("NSA0506", f"argument '{parameter.name}' has dtype {tensor.dtype}, which the language does not have", parameter.span)
+            raise NsaError.at(
+                "NSA0506", f"argument '{parameter.name}' has dtype {tensor.dtype}, which the language does not have", parameter.span
+            )
         settings[parameter.generic] = found
     dtype = _dtype(parameter, settings)
     expected = torch_dtype(dtype, target)
     if tensor.dtype is not expected:
         generic = f" ({parameter.generic} in this call)" if parameter.generic is not None else ""
         raise NsaError.at(
-            "NSA0506", f"argument '{parameter.name}' has dtype {tensor.dtype}; expected {dtype}{generic}, which is {expected} on {target}", parameter.span
+            "NSA0506",
+            f"argument '{parameter.name}' has dtype {tensor.dtype}; expected {dtype}{generic}, which is {expected} on {target}",
+            parameter.span,
         )
 
 
@@ -218,11 +239,11 @@ def _solve(
                 solved[name] = Solved(value, f"axis {i} of '{parameter.name}'")
                 progress = True
         for name in signature.dims:
-            value = scalars.get(name)
-            if name not in solved and isinstance(value, int) and not isinstance(value, bool):
-                if value < 0:
-                    raise NsaError.at("NSA0505", f"argument '{name}' is {value}, and a dimension is never negative")
-                solved[name] = Solved(value, f"argument '{name}'")
+            number = scalars.get(name)
+            if name not in solved and isinstance(number, int) and not isinstance(number, bool):
+                if number < 0:
+                    raise NsaError.at("NSA0505", f"argument '{name}' is {number}, and a dimension is never negative")
+                solved[name] = Solved(number, f"argument '{name}'")
     for name, dim in solved.items():
         if name in scalars and scalars[name] != dim.value:
             raise NsaError.at("NSA0509", f"argument '{name}' is {scalars[name]}, and {dim.source} says that {name} = {dim.value}")
@@ -255,7 +276,10 @@ def _check_extents(given: Sequence[Parameter], shapes: Mapping[str, tuple[int, .
 def _division(parameter: Parameter, i: int, expr: ir.Expr, solved: Mapping[str, Solved]) -> NsaError:
     zero = [f"{n} = 0 from {solved[n].source}" for n in names(expr) if solved[n].value == 0]
     return NsaError.at(
-        "NSA0514", f"axis {i} of argument '{parameter.name}' is {parameter.extents[i]}, which divides by zero here", parameter.span, note=", ".join(zero) or None
+        "NSA0514",
+        f"axis {i} of argument '{parameter.name}' is {parameter.extents[i]}, which divides by zero here",
+        parameter.span,
+        note=", ".join(zero) or None,
     )
 
 
@@ -271,7 +295,12 @@ def _extent(signature: Signature, parameter: Parameter, i: int, dims: Mapping[st
         raise _division(parameter, i, expr, {n: Solved(v, "the other arguments") for n, v in dims.items()}) from None
     if not 0 <= value <= LARGEST:
         told = ", ".join(f"{n} = {dims[n]}" for n in names(expr))
-        raise NsaError.at("NSA0509", f"axis {i} of output '{parameter.name}' would have the extent {parameter.extents[i]} = {value}", parameter.span, note=told)
+        raise NsaError.at(
+            "NSA0509",
+            f"axis {i} of output '{parameter.name}' would have the extent {parameter.extents[i]} = {value}",
+            parameter.span,
+            note=told,
+        )
     return value
 
 
@@ -280,7 +309,11 @@ def undetermined(signature: Signature, name: str) -> NsaError:
     uses = [p for p in signature.parameters for e in p.shape if name in names(e)]
     span = uses[0].span if uses else signature.span
     where = [f"'{p.name}'" for p in uses if p.optional and p.role != "out" and any(_determines(e, name) for e in p.shape)]
-    hint = f"give {' or '.join(where)}, which has it as an extent" if where else f"an extent such as {name} or {name} + 1 of an input determines it, or a parameter {name}: i32"
+    hint = (
+        f"give {' or '.join(where)}, which has it as an extent"
+        if where
+        else f"an extent such as {name} or {name} + 1 of an input determines it, or a parameter {name}: i32"
+    )
     return NsaError.at("NSA0510", f"no argument of '{signature.name}' determines the dimension {name}", span, help=hint)
 
 

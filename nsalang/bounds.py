@@ -1,9 +1,9 @@
 """Error bounds of the transcendental functions: what every backend and every device fulfils, and what the tests hold them to.
 
-The reference is the exact value of the function at the f32 argument. They cover ``ex2.approx``, ``lg2.approx``, ``rsqrt.approx`` and what is
-composed from them in f32, CUDA's ``expf`` and ``logf``, and their equals on HIP and CPUs. Everywhere a result below 2**-126 in magnitude may
-be 0, and an argument below it may count as 0. ``+ - * /``, ``fma`` and ``sqrt`` are IEEE and have no entry; of an f16 or bf16 function the f32 result
-is rounded once more.
+The reference is the exact value of the function at the f32 argument. They cover ``ex2.approx``, ``lg2.approx``, ``rsqrt.approx`` and what
+is composed from them in f32, CUDA's ``expf`` and ``logf``, and their equals on HIP and CPUs. Everywhere a result below 2**-126 in magnitude
+may be 0, and an argument below it may count as 0. ``+ - * /``, ``fma`` and ``sqrt`` are IEEE and have no entry; of an f16 or bf16 function
+the f32 result is rounded once more.
 
 This module imports torch in its functions only.
 """
@@ -40,8 +40,8 @@ BOUNDS: dict[str, Bound] = {
 
 
 def agrees(name: str, x: Tensor, got: Tensor) -> Tensor:
-    """Where ``got`` is within the bound of the function ``name`` at the f32 arguments ``x``: a bool tensor. NaN agrees with NaN, an infinity with
-    itself and with a value that the error may carry past f32.max."""
+    """Where ``got`` is within the bound of the function ``name`` at the f32 arguments ``x``: a bool tensor. NaN agrees with NaN, an
+    infinity with itself and with a value that the error may carry past f32.max."""
     import torch
 
     from nsalang.numerics import exact
@@ -58,5 +58,5 @@ def agrees(name: str, x: Tensor, got: Tensor) -> Tensor:
 
 
 def sum_error(count: int) -> float:
-    """How far two f32 sums of the same ``count`` terms, taken in any two orders, may differ, relative to the sum of the terms' magnitudes."""
+    """How far two f32 sums of the same ``count`` terms in any two orders may differ, relative to the sum of the terms' magnitudes."""
     return 2 * max(0, count - 1) * 2.0**-24

@@ -112,13 +112,37 @@ def _parse(key: str, raw: bytes) -> _Manifest | Damaged:
     return manifest
 
 
-def _open(path: Path | str, flags: int = os.O_RDONLY, *, directory: int | None = None) -> BinaryIO:
-    """O_NONBLOCK so that a named pipe in place of a file cannot hang us."""
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+@contextlib.contextmanager
+def _directory(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
         os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return open(fd, "rb")
+
+
+@contextlib.contextmanager
+def _file(name: str, directory: int) -> Iterator[BinaryIO]:
+    """O_NONBLOCK so that a named pipe in place of a file cannot hang us."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(fd, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(fd)
+
+
+def _locked(directory: int, how: int) -> bool:
+    """False where another process holds it. A file system without locks counts as locked: then deleting what is being loaded is possible."""
+    try:
+        fcntl.flock(directory, how)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _same(fd: int, path: Path) -> bool:
@@ -187,16 +211,16 @@ class Cache:
         """
         entry = self._entry(key)
         with contextlib.ExitStack() as stack:
+            whole = False
             for _ in range(8):
                 try:
-                    held = stack.enter_context(_open(entry / MANIFEST))
+                    directory = stack.enter_context(_directory(entry))
                 except OSError:
                     break
-                with contextlib.suppress(OSError):  # a file system without locks: then as safe as reading a file by its name ever is
-                    fcntl.flock(held, fcntl.LOCK_SH)
-                if _same(held.fileno(), entry / MANIFEST):
+                _locked(directory, fcntl.LOCK_SH)
+                if _same(directory, entry):
+                    whole = isinstance(self._check(key, directory), _Whole)
                     break
-            whole = isinstance(self._load(key), _Whole)
             if whole:
                 self._touch(key)
             yield entry if whole else None
@@ -256,24 +280,21 @@ class Cache:
         entry = self._entry(key)
         for _ in range(8):
             try:
-                directory = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                with _directory(entry) as directory:
+                    loaded = self._check(key, directory)
+                    # An entry that was taken away meanwhile may have lost files to its deletion: that is no damage.
+                    if isinstance(loaded, _Whole) or _same(directory, entry):
+                        return loaded
             except FileNotFoundError:
                 return None
             except OSError as error:
                 return Damaged(key, f"not a readable directory: {error.strerror}") if os.path.lexists(entry) else None
-            try:
-                loaded = self._check(key, directory)
-                # An entry that was taken away meanwhile may have lost files to its deletion: that is no damage.
-                if isinstance(loaded, _Whole) or _same(directory, entry):
-                    return loaded
-            finally:
-                os.close(directory)
         return None
 
     def _check(self, key: str, directory: int) -> _Whole | Damaged:
         name = MANIFEST
         try:
-            with _open(MANIFEST, directory=directory) as file:
+            with _file(MANIFEST, directory) as file:
                 manifest = _parse(key, file.read())
             if isinstance(manifest, Damaged):
                 return manifest
@@ -281,7 +302,7 @@ class Cache:
             if extra := sorted(set(os.listdir(directory)) - files.keys() - {MANIFEST}):
                 return Damaged(key, f"{extra[0]} does not belong to it")
             for name, (size, digest) in manifest.files.items():
-                with _open(name, directory=directory) as file:
+                with _file(name, directory) as file:
                     if (found := os.fstat(file.fileno()).st_size) != size:
                         return Damaged(key, f"{name} has {found} bytes instead of {size}")
                     files[name] = file.read()
@@ -294,7 +315,7 @@ class Cache:
     def _inspect(self, key: str) -> Entry | Damaged | None:
         """What the manifest alone tells."""
         try:
-            with _open(self.root / key / MANIFEST) as file:
+            with _directory(self.root / key) as directory, _file(MANIFEST, directory) as file:
                 raw, used = file.read(), os.fstat(file.fileno()).st_mtime
         except OSError as error:
             return Damaged(key, f"{MANIFEST}: {error.strerror}") if os.path.lexists(self.root / key) else None
@@ -333,13 +354,14 @@ class Cache:
         """Delete an entry unless somebody holds its ``path``. The lock dies with its process, so nobody can be left waiting for it."""
         entry = self.root / key
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # what has no manifest is held by nobody; on a file system without locks nothing is
-                held = stack.enter_context(_open(entry / MANIFEST, os.O_RDWR))
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False
-                if not _same(held.fileno(), entry / MANIFEST):
+            try:
+                directory = stack.enter_context(_directory(entry))
+            except FileNotFoundError:
+                return False
+            except OSError:
+                pass  # a file or a link in its place, which nobody can be loading
+            else:
+                if not _locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB) or not _same(directory, entry):
                     return False
             if only_damaged and isinstance(self._load(key), _Whole):
                 return False

@@ -1,7 +1,7 @@
 """The command ``nsalang``: which sub-commands there are, and how each ends.
 
-Exit codes: 0; 1 for diagnostics (an NsaError) and for disagreement; 2 for a wrong command line; 70 for a fault of nsalang; 130 after Ctrl-C;
-141 where the reader of a pipe went away.
+Exit codes: 0; 1 for diagnostics (an NsaError) and for disagreement; 2 for a wrong command line; 70 for a fault of nsalang; 130 after
+Ctrl-C; 141 where the reader of a pipe went away.
 """
 
 from __future__ import annotations
@@ -13,14 +13,24 @@ from collections.abc import Sequence
 
 import click
 
+from nsalang import __version__
 from nsalang.commands.terminal import Session, problem, report, session_options
 from nsalang.source import NsaError
 
-COMMANDS = ("compile", "run", "bench", "show", "fmt", "cache", "doctor", "demo")
+COMMANDS = {
+    "compile": "Compile kernels for a target, which need not be here.",
+    "run": "Run a kernel by interpreter, Triton and TileLang, and compare.",
+    "bench": "Time a kernel here, or with --compile-time the compiler.",
+    "show": "Show the IR of a kernel after each pass that changed it.",
+    "fmt": "Rewrite .nsa files in canonical form.",
+    "cache": "List, verify, prune or clear the cache of compiled kernels.",
+    "doctor": "Say what is installed, what the machine has, what will work.",
+    "demo": "Compile act_quant by both backends, run it here, and compare.",
+}
 
 
 class _Group(click.Group):
-    """Imports the module of a sub-command only when that one is asked for, or listed."""
+    """Imports the module of a sub-command only when that one is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -32,9 +42,13 @@ class _Group(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="nsalang", prog_name="nsalang")
+@click.version_option(__version__, prog_name="nsalang")
 @session_options
 def cli() -> None:
     """nsalang: kernels in one small language, compiled to Triton and to TileLang."""
@@ -66,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The interpreter flushes standard output at its end and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         if session.debug:
             import traceback
 

@@ -1,4 +1,7 @@
-"""Every diagnostic code and its meaning in one line. By area: 01 syntax, 02 names, 03 types and axes, 04 not lowered, 05 calls, 06 targets and tools, 07 files and cache."""
+"""Every diagnostic code and its meaning in one line.
+
+By area: 01 syntax, 02 names, 03 types and axes, 04 not lowered, 05 calls, 06 targets and tools, 07 files and cache.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ CODES: dict[str, str] = {
     "NSA0118": "a parameter or a keyword argument is given twice",
     "NSA0119": "something at the top level that is neither a def nor a constant",
     "NSA0120": "an expression or a block is nested too deeply",
+    "NSA0121": "a name of the language is used outside a kernel",
     "NSA0201": "a name or a function that does not exist",
     "NSA0202": "a name whose loop or branch has ended",
     "NSA0203": "an assignment to a parameter, a dimension, a tensor or an index variable",
@@ -62,6 +66,30 @@ CODES: dict[str, str] = {
     "NSA0330": "a `return` or a string in a kernel",
     "NSA0331": "a `require` about the contents of a tensor",
     "NSA0401": "a construct that is parsed and typed, and that this version cannot lower",
+    "NSA0402": "a call option or a method that a later part brings",
+    "NSA0501": "a name that is no parameter",
+    "NSA0502": "too many arguments by position, or one given twice",
+    "NSA0503": "an argument is missing",
+    "NSA0504": "an argument of the wrong kind: a number for a tensor, a tensor for a number, …",
+    "NSA0505": "a scalar argument that its dtype cannot hold, or a negative dimension",
+    "NSA0506": "a tensor of the wrong dtype",
+    "NSA0507": "a launch of more instances than a device can count",
+    "NSA0508": "a tensor with the wrong number of axes",
+    "NSA0509": "an extent that is not what the other arguments determine",
+    "NSA0510": "a dimension that no argument determines, or an extent that no dimension gives",
+    "NSA0511": "tensors on several devices",
+    "NSA0512": "a tensor that is written, with strides that let elements share memory",
+    "NSA0513": "arguments that overlap in memory, one of them written",
+    "NSA0514": "a requirement of the kernel that does not hold",
+    "NSA0515": "a tensor on a device, or in a layout, that cannot be used",
+    "NSA0516": "a wrong value of a const or dtype parameter",
+    "NSA0517": "a dtype parameter that nothing determines",
+    "NSA0518": "a dimension given to compile that is missing, dynamic or no integer",
+    "NSA0519": "a call option with a wrong value, or a parameter named like one",
+    "NSA0604": "a package that is needed and not installed",
+    "NSA0605": "a device or a tool that is needed and not there",
+    "NSA0606": "a kind of output that does not exist, or not for this backend and target",
+    "NSA0607": "an unknown backend",
     "NSA0703": "a file does not exist",
     "NSA0704": "a file cannot be read",
     "NSA0705": "a file is not UTF-8",

@@ -1,9 +1,9 @@
 """Do the interpreter, Triton and TileLang agree? One kernel on the same arguments by each, and every output against the interpreter's.
 
-A kernel without floating-point sum, scan or transcendental function must agree bit for bit (any NaN equals any NaN). For others the bound is
-this, stated once here: an f32 differs by at most ``RELATIVE`` of the reference plus ``ABSOLUTE`` of the output's largest finite magnitude;
-a bf16 or f16 by at most one representable value beyond that; an fp8 or an integer by at most one step, on fewer than ``CODES`` of the elements
-(or on one element). NaN and infinities stand at the same places.
+A kernel without floating-point sum, scan or transcendental function must agree bit for bit (any NaN equals any NaN). For others the bound
+is this, stated once here: an f32 differs by at most ``RELATIVE`` of the reference plus ``ABSOLUTE`` of the output's largest finite value;
+a bf16 or f16 by that or one representable value; an fp8 or an integer by at most one step, on at most ``CODES`` of the elements (or on one
+element). NaN and infinities stand at the same places.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from nsalang.source import NsaError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from nsalang.interp import Fault
+    from nsalang.kernel import Kernel
 
 RELATIVE = 1e-5
 ABSOLUTE = 1e-6
@@ -92,9 +95,13 @@ def difference(engine: str, output: str, reference: Tensor, found: Tensor, *, ex
         return Difference(engine, output, name, tuple(reference.shape), count, equal, worst, relative, steps, reason)
 
     if reference.dtype != found.dtype or reference.shape != found.shape:
-        return made(0, 0.0, 0.0, 0, f"{found.dtype} of shape {tuple(found.shape)} instead of {reference.dtype} of shape {tuple(reference.shape)}")
+        return made(
+            0, 0.0, 0.0, 0, f"{found.dtype} of shape {tuple(found.shape)} instead of {reference.dtype} of shape {tuple(reference.shape)}"
+        )
     if not count:
         return made(0, 0.0, 0.0, 0, "")
+    if torch.equal(reference.contiguous().view(torch.uint8), found.contiguous().view(torch.uint8)):
+        return made(count, 0.0, 0.0, 0, "")
     a, b = _ordered(reference), _ordered(found)
     same = a == b
     if reference.is_floating_point():
@@ -109,7 +116,11 @@ def difference(engine: str, output: str, reference: Tensor, found: Tensor, *, ex
     steps = int(distance.max())
     if not reference.is_floating_point():
         worst = float(steps)
-        reason = _codes_reason(int(differs.sum()), count, steps) if not exact and reference.dtype != torch.bool else _exact_reason(same, reference, found)
+        reason = (
+            _codes_reason(int(differs.sum()), count, steps)
+            if not exact and reference.dtype != torch.bool
+            else _exact_reason(same, reference, found)
+        )
         return made(equal, worst, worst / max(1.0, float(a[differs].abs().max())), steps, reason)
     x, y = wide_a[differs].double(), wide_b[differs].double()
     finite = x.isfinite() & y.isfinite()
@@ -127,7 +138,9 @@ def difference(engine: str, output: str, reference: Tensor, found: Tensor, *, ex
     over = gap > RELATIVE * x.abs() + ABSOLUTE * top
     if reference.element_size() == 2:
         over &= distance > 1
-    reason = f"{int(over.sum())} values differ by more than {RELATIVE:g} of the value + {ABSOLUTE:g} of the largest" if bool(over.any()) else ""
+    reason = (
+        f"{int(over.sum())} values differ by more than {RELATIVE:g} of the value + {ABSOLUTE:g} of the largest" if bool(over.any()) else ""
+    )
     return made(equal, worst, relative, steps, reason)
 
 
@@ -170,7 +183,7 @@ def moved(tensor: Tensor, device: str) -> Tensor:
 
 
 def compare(
-    kernel: Any,
+    kernel: Kernel,
     arguments: Mapping[str, Any],
     *,
     target: str,
@@ -183,35 +196,47 @@ def compare(
 ) -> Comparison:
     """Run a kernel (what ``nsalang.load`` gives) by each engine, and compare ``outputs`` and ``inout`` tensors with the first engine's.
 
-    ``arguments`` by parameter name: CPU tensors, numbers, constants; they are not changed. The first engine allocates its outputs; the others
-    get tensors full of garbage, so that an element that is not written shows, but zeros for outputs in ``partial``.
-    An engine that raises an NsaError is listed with it. ``say`` is told what is being done.
+    ``arguments`` by parameter name: CPU tensors, numbers, constants; they are not changed. The first engine allocates its outputs; the
+    others get tensors full of garbage, so that an element that is not written shows, but zeros for outputs in ``partial``.
+    An engine that raises an NsaError is listed with it; a fault of the program in the interpreter is NSA0520, and ends the comparison.
+    ``say`` is told what is being done.
     """
     import torch
+
+    from nsalang.interp import Fault
 
     device = "cuda" if target.startswith(("cuda", "hip")) else "cpu"
     runs: list[Run] = []
     shapes: Mapping[str, Tensor] | None = None
     for engine in engines:
-        say(f"running {kernel.name} by {engine} for {target}")
+        say(f"running {kernel.unit.name} by {engine} for {target}")
         place = "cpu" if engine == "interpreter" else device
-        given = {n: moved(v, place) if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
+        given: dict[str, Any] = {n: moved(v, place) if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
         for name in outputs:
             if shapes is not None:
                 given[name] = _garbage(shapes[name], place)
             if name in partial and shapes is not None:
                 given[name].zero_()
         start = time.perf_counter()
+        failure: NsaError | None = None
         try:
             result = kernel.interpret(**given, target=target) if engine == "interpreter" else kernel(**given, backend=engine, target=target)
         except NsaError as error:
-            runs.append(Run(engine, None, time.perf_counter() - start, error))
+            failure = error
+        except Fault as fault:
+            failure = NsaError.at("NSA0520", f"with these inputs '{kernel.unit.name}' does what it must not: {_said(fault)}", fault.span)
+        if failure is not None:
+            runs.append(Run(engine, None, time.perf_counter() - start, failure))
+            if shapes is None:
+                # Without a meaning there is nothing to compare with, and what faults in the interpreter may crash elsewhere.
+                break
             continue
         results = result if isinstance(result, tuple) else (result,) if result is not None else ()
         found = {n: given[n] for n in (*outputs, *inout) if isinstance(given.get(n), torch.Tensor)}
         if shapes is None:
             found |= dict(zip(outputs, results, strict=True))
             shapes = found
+        assert shapes is not None
         runs.append(Run(engine, {n: t.cpu() for n, t in found.items()}, time.perf_counter() - start))
     done = [run for run in runs if run.outputs is not None]
     differences = [
@@ -219,7 +244,13 @@ def compare(
         for run in done[1:]
         for name in (*outputs, *inout)
     ]
-    return Comparison(kernel.name, target, exact, tuple(runs), tuple(differences))
+    return Comparison(kernel.unit.name, target, exact, tuple(runs), tuple(differences))
+
+
+def _said(fault: Fault) -> str:
+    where = "" if fault.tensor is None else f"{fault.tensor}[{', '.join(map(str, fault.indices))}], "
+    lane = f", at {', '.join(f'{name} = {value}' for name, value in fault.at.items())}" if fault.at else ""
+    return f"{where}{fault.message}{lane}"
 
 
 def _garbage(like: Tensor, device: str) -> Tensor:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from nsalang import ir, syntax
 from nsalang.cache import Cache, cache_root, key_of
@@ -79,7 +79,7 @@ class Meaning:
 
     @staticmethod
     def of(target: Target, settings: Mapping[str, Setting], dims: Mapping[str, int], present: frozenset[str]) -> Meaning:
-        return Meaning(target, tuple(settings.items()), tuple(dims.items()), present, tuple(map(repr, settings.values())))
+        return Meaning(target, settings_key(settings), tuple(dims.items()), present, tuple(map(repr, settings.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class Compiled:
                 "schedule": repr(self.kernel.schedule),
                 "source": program.source,
                 "entry": program.entry,
-                "arguments": [[a.name, a.kind, a.dtype, a.aligned] for a in program.arguments],
+                "arguments": [repr(argument) for argument in program.arguments],
                 "launch": [program.warps, program.stages, program.fp_fusion],
                 "versions": versions(choice.backend, self.target),
                 "nsalang": code_version(),
@@ -182,7 +182,12 @@ class Compiled:
         if found is not None:
             return found
         files = dict(_compile(self.program))
-        about = {"kernel": self.kernel.name, "target": str(self.target), "backend": self.choice.backend, **versions(self.choice.backend, self.target)}
+        about = {
+            "kernel": self.kernel.name,
+            "target": str(self.target),
+            "backend": self.choice.backend,
+            **versions(self.choice.backend, self.target),
+        }
         try:
             cache.put(key, files, about)
         except NsaError as error:
@@ -248,17 +253,21 @@ def choose_backend(name: str, target: Target) -> Backend:
     """
     if name == "auto":
         order: tuple[Backend, ...] = ("tilelang", "triton") if target.kind == "cpu" else ("triton", "tilelang")
-        for backend in order:
-            if _installed(PACKAGES[backend]):
-                return backend
-        raise NsaError.at("NSA0604", "no backend is installed: neither the package triton nor the package tilelang", help="pip install triton tilelang")
+        for candidate in order:
+            if _installed(PACKAGES[candidate]):
+                return candidate
+        raise NsaError.at(
+            "NSA0604", "no backend is installed: neither the package triton nor the package tilelang", help="pip install triton tilelang"
+        )
     if name not in BACKENDS:
         raise NsaError.at("NSA0607", f"unknown backend '{name}'", help="backends are triton, tilelang and auto")
-    backend = cast(Backend, name)
+    backend: Backend = name
     if not _installed(PACKAGES[backend]):
         other = next(b for b in BACKENDS if b != backend)
         raise NsaError.at(
-            "NSA0604", f"the backend '{backend}' needs the package {PACKAGES[backend]}", help=f"pip install {PACKAGES[backend]}, or use backend='{other}'"
+            "NSA0604",
+            f"the backend '{backend}' needs the package {PACKAGES[backend]}",
+            help=f"pip install {PACKAGES[backend]}, or use backend='{other}'",
         )
     return backend
 
@@ -303,7 +312,11 @@ def code_version() -> str:
     found: list[tuple[str, Path]] = []
     for folder, below, names in os.walk(root, followlinks=True):
         below[:] = [b for b in below if b not in ("__pycache__", "kernels")]
-        found += [(f"{Path(folder).relative_to(root).as_posix()}/{n}", Path(folder, n)) for n in names if n.endswith((".py", ".lark", ".json", ".h", ".c"))]
+        found += [
+            (f"{Path(folder).relative_to(root).as_posix()}/{n}", Path(folder, n))
+            for n in names
+            if n.endswith((".py", ".lark", ".json", ".h", ".c"))
+        ]
     for name, path in sorted(found):
         digest.update(f"{name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -312,7 +325,9 @@ def code_version() -> str:
 @functools.cache
 def _warn_uncached(root: Path, sentence: str) -> None:
     """Once a directory and reason: a run that compiles a hundred kernels need not say it a hundred times."""
-    warnings.warn(f"compiled kernels are not kept: {sentence}; set NSALANG_CACHE_DIR to a directory that can be written", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        f"compiled kernels are not kept: {sentence}; set NSALANG_CACHE_DIR to a directory that can be written", RuntimeWarning, stacklevel=2
+    )
 
 
 def _compile(program: Program) -> Files:
@@ -333,3 +348,8 @@ def _emit(program: Program, kind: str) -> str | bytes:
     from nsalang.toolchain import tilelang_compile
 
     return tilelang_compile.emit(program, kind)
+
+
+def settings_key(settings: Mapping[str, Setting]) -> tuple[tuple[str, Setting], ...]:
+    """Const and dtype parameters as Meaning holds them."""
+    return tuple(settings.items())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+if TYPE_CHECKING:
+    from nsalang.placeholders import TensorType
 
 Kind = Literal["bool", "signed", "unsigned", "float"]
 
@@ -44,6 +47,25 @@ class DType:
     @property
     def bytes(self) -> int:
         return (self.bits + 7) // 8
+
+    def __getitem__(self, extents: object) -> TensorType:
+        """``f32[M, N]`` as Python evaluates it in the annotations of a decorated function; only the function's text has a meaning."""
+        from nsalang.placeholders import TensorType
+
+        return TensorType(self.name, extents if isinstance(extents, tuple) else (extents,))
+
+    # Without this, __getitem__ would make a dtype an endless sequence.
+    __iter__ = None
+
+    def __or__(self, other: None) -> DType:
+        """``f32 | None`` in such an annotation."""
+        return self
+
+    def __call__(self, *arguments: object) -> NoReturn:
+        """``f32(x)`` is a conversion in a kernel's text, and nothing outside of it. Raises NsaError NSA0121."""
+        from nsalang.placeholders import outside
+
+        raise outside(self.name)
 
     def __str__(self) -> str:
         return self.name

@@ -136,8 +136,8 @@ def _binary(op: ir.BinaryOp, a: Number, b: Number, dtype: DType) -> Number:
         case "shr":
             return int(a) >> int(b)
         case "min" | "max":
-            if a != a or b != b:
-                return b if a != a else a
+            if math.isnan(a) or math.isnan(b):
+                return b if math.isnan(a) else a
             return min(a, b) if op == "min" else max(a, b)
         case "lt":
             return a < b

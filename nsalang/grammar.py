@@ -1,7 +1,8 @@
 """The LALR tables of nsa.lark.
 
-Lark builds them, which takes about 0.3 s with its import; so they are kept beside the grammar in nsa.tables.json, with the SHA-256 of the grammar that they belong to.
-Where that does not match (the grammar was edited), they are built again in memory. ``python -m nsalang.grammar`` writes the file.
+Lark builds them, which takes about 0.3 s with its import; so they are kept beside the grammar in nsa.tables.json, with the SHA-256
+of the grammar that they belong to. Where that does not match (the grammar was edited), they are built again in memory.
+``python -m nsalang.grammar`` writes the file.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def build_tables(grammar: str) -> dict[str, Any]:
     import lark
     from lark.parsers.lalr_analysis import Shift
 
-    made: Any = lark.Lark(grammar, parser="lalr", lexer="basic", start="file", postlex=_Layout(), maybe_placeholders=False)  # type: ignore[arg-type]
+    made: Any = lark.Lark(grammar, parser="lalr", lexer="basic", start="file", postlex=_Layout(), maybe_placeholders=False)
     keywords = {t.pattern.value: t.name for t in made.terminals if t.pattern.type == "str" and t.pattern.value.isidentifier()}
     others = [t for t in made.terminals if not (t.pattern.type == "str" and t.pattern.value.isidentifier())]
     others.sort(key=lambda t: (-t.priority, t.pattern.type == "re", -len(t.pattern.value), t.name))
@@ -69,7 +70,14 @@ def build_tables(grammar: str) -> dict[str, Any]:
     table = made.parser.parser._parse_table
     rules = list(dict.fromkeys(made.rules))
     number = {rule: n for n, rule in enumerate(rules)}
-    order = {state: n for n, state in enumerate(table.states)}
+    # lark numbers states in the order of sets, which differs between processes; numbered as they are reached, the file is reproducible.
+    states = [table.start_states["file"]]
+    order = {states[0]: 0}
+    for state in states:
+        for _, (action, goal) in sorted(table.states[state].items(), key=lambda row: row[0]):
+            if action is Shift and goal not in order:
+                order[goal] = len(states)
+                states.append(goal)
     return {
         "grammar": hashlib.sha256(grammar.encode()).hexdigest(),
         "patterns": patterns,
@@ -85,7 +93,11 @@ def build_tables(grammar: str) -> dict[str, Any]:
             for rule in rules
         ],
         "actions": [
-            {symbol: order[arg] if action is Shift else ~number[arg] for symbol, (action, arg) in row.items()} for row in table.states.values()
+            {
+                symbol: order[arg] if action is Shift else ~number[arg]
+                for symbol, (action, arg) in sorted(table.states[state].items(), key=lambda row: row[0])
+            }
+            for state in states
         ],
         "start": order[table.start_states["file"]],
         "end": order[table.end_states["file"]],

@@ -1,10 +1,11 @@
 """The interpreter: what a kernel means, on torch CPU tensors.
 
-Meaning mode runs the lanes that exist, in tiles of a chosen length. Machine mode (after the pass ``guard`` or any later one) runs the lanes that
-a machine has, padded ones included, applies the masks and fills that the passes wrote, and faults where they do not suffice.
+Meaning mode runs the lanes that exist, in tiles of a chosen length. Machine mode (after the pass ``guard`` or any later one) runs the lanes
+that a machine has, padded ones included, applies the masks and fills that the passes wrote, and faults where they do not suffice.
 
-A lane may have no defined value: a masked lane without a fill, a division by 0, a signed integer that does not fit. Such a lane is harmless as
-long as nobody looks; it is carried along, and it is a fault to store it, to reduce over it, to branch on it, or to let it choose an address.
+A lane may have no defined value: a masked lane without a fill, a division by 0, a signed integer that does not fit. Such a lane is harmless
+as long as nobody looks; it is carried along (through reductions too), and it is a fault to store it, to branch on it, or to let it choose
+an address.
 
 This module imports torch; import it inside functions.
 """
@@ -19,7 +20,7 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from nsalang import ir, numerics
-from nsalang.dtypes import BOOL, DType
+from nsalang.dtypes import BOOL, I64, DType
 from nsalang.source import Span
 
 
@@ -52,7 +53,7 @@ def interpret(
 ) -> None:
     """Run a kernel; its outputs are written in place. Tensors may have any strides, and the torch dtype of their parameter.
 
-    ``tile``: length of every tile, or of each by its axis (its name in the source will do); None, or an axis that is missing: the whole range.
+    ``tile``: length of every tile, or of each by its axis (its name in the source will do); None, or a missing axis: the whole range.
     ``machine``: lanes as the schedule's lengths say. Raises Fault.
     """
     for parameter in kernel.tensors:
@@ -60,6 +61,12 @@ def interpret(
         assert given.dtype == numerics.memory_dtype(parameter.dtype), f"{parameter.name} is {given.dtype}, not {parameter.dtype}"
         assert given.dim() == len(parameter.shape), f"{parameter.name} has {given.dim()} axes, not {len(parameter.shape)}"
     _Run(kernel, tensors, scalars, dims, tile, machine).kernel()
+
+
+_CAUSES = {
+    **dict.fromkeys(("shl", "shr"), "a shift's amount is out of range, or "),
+    **dict.fromkeys(("floordiv", "mod", "tdiv", "tmod"), "a divisor is 0, or "),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,8 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Values: one dimension for each of ``axes``. ``lost``: where they are undefined (None: nowhere), in the same shape; ``why``: the fault that
-    it is to look there."""
+    """Values: one dimension for each of ``axes``. ``lost``: where they are undefined (None: nowhere), in the same shape; ``why``: the fault
+    that it is to look there."""
 
     data: Tensor
     axes: tuple[str, ...]
@@ -208,7 +215,9 @@ class _Run:
             case ir.Scan():
                 x = self.value(node.x)
                 data, wrong = numerics.scan(x.data, node.dtype, x.axes.index(node.over), node.exclusive, node.reverse)
-                lost = None if x.lost is None else x.lost.any(x.axes.index(node.over), keepdim=True).expand(data.shape)
+                lost = None
+                if x.lost is not None:
+                    lost = numerics.scan(x.lost, I64, x.axes.index(node.over), node.exclusive, node.reverse)[0] > 0
                 return self.made(node, data, wrong, Lane(data, x.axes, lost, x.why))
             case ir.Full():
                 (x,) = self.aligned(node.axes, node.value)
@@ -223,7 +232,7 @@ class _Run:
         """An operation's result: undefined where it went wrong, and where an operand (aligned to the node's axes) is undefined."""
         lost, why = wrong, None
         if wrong is not None:
-            why = Fault(f"the result does not fit {node.dtype}, or a divisor or a shift's amount is out of range", node.span)
+            why = Fault(f"{_CAUSES.get(getattr(node, 'op', ''), '')}the result does not fit {node.dtype}", node.span)
         for x in operands:
             if x.lost is not None:
                 lost, why = x.lost if lost is None else lost | x.lost, x.why or why
@@ -348,7 +357,7 @@ class _Run:
             rest, lost = numerics.constant(node.fill.value, node.dtype), None
         else:
             rest, lost = numerics.poison(node.dtype), ~active if not bool(active.all()) else None
-        why = None if lost is None else Fault("a lane is used that the mask leaves undefined", node.span, node.tensor)
+        why = None if lost is None else Fault(f"a lane of {node.tensor} is used that the mask leaves undefined", node.span, node.tensor)
         return Lane(torch.where(active, data, rest), node.axes, lost, why)
 
     def element(self, tensor: str) -> DType:

@@ -157,7 +157,9 @@ class Bounds:
             case ir.Index():
                 return self.indices.get(node.name, FULL)
             case ir.Var():
-                return of_dtype(BOOL) if node.dtype is BOOL else self.variables.get(node.name, cut(0, 0)) if node.dtype.is_integer else FULL
+                if not node.dtype.is_integer:
+                    return of_dtype(BOOL) if node.dtype is BOOL else FULL
+                return self.variables.get(node.name, of_dtype(node.dtype) if self._settled else cut(0, 0))
             case ir.Unary():
                 return self._unary(node)
             case ir.Binary():

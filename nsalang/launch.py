@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +15,10 @@ from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend, comp
 from nsalang.dtypes import ALL
 from nsalang.extents import Number, evaluate, names
 from nsalang.memory import ALIGNMENT, Layout, check_written, contiguous, is_aligned, needs_wide, overlap_error, passed_strides
+from nsalang.options import DEFAULT, Options, check_device, device_target
 from nsalang.signature import Setting, Signature
 from nsalang.source import NsaError
-from nsalang.target import KNOWN, Target, parse_target
+from nsalang.target import Target
 from nsalang.toolchain import Launch
 
 if TYPE_CHECKING:
@@ -28,71 +29,13 @@ PLANS = 4096
 MOST_PROGRAMS = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Call options, checked. ``pinned``: (axis or option name, value), sorted."""
-
-    backend: str = "auto"
-    target: str | None = None
-    pinned: tuple[tuple[str, int], ...] = ()
-
-
-DEFAULT = Options()
-
-
-def options_of(
-    kernel: str,
-    backend: object,
-    target: object,
-    schedule: object,
-    later: Mapping[str, object],
-) -> Options:
-    """Check the call options. ``later``: those that a later part brings, refused unless they are off. Raises NSA0402, NSA0519."""
-    for name, value in later.items():
-        if value is not None and value is not False:
-            raise NsaError.at("NSA0402", f"the option '{name}' of '{kernel}' is not there yet: it comes with {LATER[name]}")
-    if not isinstance(backend, str):
-        raise NsaError.at("NSA0519", "the option 'backend' takes 'triton', 'tilelang' or 'auto'")
-    if target is not None and not isinstance(target, str | Target):
-        raise NsaError.at("NSA0519", "the option 'target' takes a text such as 'cuda:sm_90'")
-    return Options(backend, None if target is None else str(target), pins_of(schedule))
-
-
-LATER: Mapping[str, str] = {"autotune": "a later part", "deterministic": "part 2", "check": "part 2", "allow": "part 2"}
-
-
-def pins_of(schedule: object) -> tuple[tuple[str, int], ...]:
-    """``schedule={"m": 32}`` as sorted pairs. Raises NSA0519 unless it maps names to positive integers."""
-    if schedule is None:
-        return ()
-    pairs = schedule.items() if isinstance(schedule, Mapping) else ()
-    if not isinstance(schedule, Mapping) or not all(isinstance(n, str) and type(v) is int and v > 0 for n, v in pairs):
-        raise NsaError.at("NSA0519", "the option 'schedule' takes a mapping from axis names to lengths, such as {'m': 32}")
-    return tuple(sorted((str(n), int(v)) for n, v in pairs))
-
-
-@functools.cache
-def device_target(kind: str, index: int) -> Target:
-    """The target that a device is. Raises NSA0605 for a device that no known target fits."""
-    if kind == "cpu":
-        return Target("cpu")
-    import torch
-
-    properties = torch.cuda.get_device_properties(index)
-    if torch.version.hip:
-        arch = properties.gcnArchName.split(":")[0]
-        if f"hip:{arch}" in KNOWN:
-            return Target("hip", arch)
-        raise NsaError.at("NSA0605", f"device {index} ({properties.name}, {arch}) is none of the known targets", help="known targets: " + ", ".join(KNOWN))
-    capability = properties.major * 10 + properties.minor
-    # Code for an architecture runs on later members of its family.
-    known = [t.capability for t in map(parse_target, KNOWN) if t.kind == "cuda"]
-    fits = [c for c in known if c // 10 == properties.major and c <= capability]
-    if not fits:
-        raise NsaError.at(
-            "NSA0605", f"device {index} ({properties.name}, sm_{capability}) is none of the known targets", help="known targets: " + ", ".join(KNOWN)
-        )
-    return Target("cuda", f"sm_{max(fits)}")
+def _described(value: Any, tensor: type[torch.Tensor]) -> object:
+    """What a plan depends on in one value: all of a number, and of a tensor everything but its contents and where exactly it lies."""
+    if isinstance(value, tensor):
+        return value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % ALIGNMENT, value.is_neg()
+    if type(value) is float:
+        return value, math.copysign(1.0, value)
+    return type(value), value
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +85,15 @@ class Launcher:
     def _run(self, values: list[Any], options: Options) -> Any:
         import torch
 
-        tensor = torch.Tensor
+        key: object = None
+        plan: Plan | None = None
         try:
-            key = (options, *[
-                (v.shape, v.stride(), v.dtype, v.device, v.data_ptr() & 15, v.is_neg()) if isinstance(v, tensor) else (type(v), v) for v in values
-            ])  # fmt: skip
+            tensor = torch.Tensor
+            key = (options, *[_described(v, tensor) for v in values])
             plan = self._plans.get(key)
         except (TypeError, RuntimeError, NotImplementedError):
             # Something that has no strides, no address or no hash: `_plan` says what is wrong with it.
-            key = plan = None
+            key = None
         if plan is None:
             with self._lock:
                 plan = self._plan(values, options)
@@ -203,7 +146,9 @@ class Launcher:
         signature, settings = self.signature(values)
         place = device or device_of(signature, values)
         if place is None:
-            place = torch.get_default_device() if target is None or target.kind == "cpu" else torch.device("cuda", torch.cuda.current_device())
+            place = (
+                torch.get_default_device() if target is None or target.kind == "cpu" else torch.device("cuda", torch.cuda.current_device())
+            )
         if target is None:
             target = device_target(place.type, place.index or 0)
         bound = bind(signature, settings, values, target, place)
@@ -268,7 +213,9 @@ class Launcher:
             first, second = by_name[a].data_ptr(), by_name[b].data_ptr()
             if first < second + layouts[b].size and second < first + layouts[a].size:
                 raise overlap_error(a, b, signature.span)
-        given = {n: torch.empty(t.shape, dtype=t.dtype, device=bound.device) if isinstance(t, Missing) else t for n, t in bound.tensors.items()}
+        given = {
+            n: torch.empty(t.shape, dtype=t.dtype, device=bound.device) if isinstance(t, Missing) else t for n, t in bound.tensors.items()
+        }
         here = {n: t.cpu() for n, t in given.items()}
         interpret(kernel, here, bound.scalars, bound.dims, tile=tile)
         for tensor in kernel.tensors:
@@ -279,9 +226,8 @@ class Launcher:
 
     def _plan(self, values: list[Any], options: Options) -> Plan:
         """All checks of a call, and the variant that it takes."""
-        target = None if options.target is None else parse_target(options.target)
         by_name = {n: v for n, v in zip(self.parameters.names, values, strict=True) if v is not None}
-        signature, bound, target = self.bind(by_name, target)
+        signature, bound, target = self.bind(by_name, options.target)
         check_device(target, bound.device)
         backend = choose_backend(options.backend, target)
         meaning, kernel = self.meaning(signature, bound, target)
@@ -306,18 +252,6 @@ class Launcher:
             tuple((place[a], layouts[a].size, place[b], layouts[b].size) for a, b in _apart(bound, kernel, layouts)),
             aligned,
             tuple(place[n] for n in bound.returns),
-        )
-
-
-def check_device(target: Target, device: torch.device) -> None:
-    """Raises NSA0605 where code for a target cannot run on the device on which the arguments lie."""
-    here = device_target(device.type, device.index or 0)
-    family = here.kind == target.kind == "cuda" and target.capability < 90 and here.capability // 10 == target.capability // 10
-    if here != target and not (family and target.capability <= here.capability):
-        raise NsaError.at(
-            "NSA0605",
-            f"the arguments lie on device '{device}', which is {here}, and code for {target} does not run there",
-            help=f"leave 'target' out; .compile(target='{target}') makes code without running it, .interpret(target='{target}') computes what it would give",
         )
 
 
@@ -381,8 +315,6 @@ def _arguments(
     compiled: Compiled, bound: Bound, layouts: Mapping[str, Layout], place: Mapping[str, int]
 ) -> tuple[tuple[Any, ...], tuple[tuple[int, int, torch.dtype | None], ...]]:
     """The code's arguments in order, and where its tensors go."""
-    import torch
-
     out: list[Any] = []
     slots: list[tuple[int, int, torch.dtype | None]] = []
     declared = {t.name: t.dtype for t in compiled.kernel.tensors}

@@ -98,7 +98,7 @@ def scan(source: Source) -> list[Token]:
 
 
 def lay_out(source: Source, tokens: list[Token]) -> list[Token]:
-    """The tokens that the parser takes: no trivia, ``_NEWLINE`` at the end of each logical line, ``_INDENT`` and ``_DEDENT`` around blocks, ``$END``.
+    """The tokens that the parser takes: no trivia, ``_NEWLINE`` behind each line, ``_INDENT`` and ``_DEDENT`` around blocks, ``$END``.
 
     Raises NsaError for the first thing that is no token, for a bracket without its partner and for indentation that fits no block.
     """
@@ -144,8 +144,8 @@ def _indent(source: Source, token: Token, levels: list[int], out: list[Token]) -
     if "\t" in before:
         tab = before.index("\t") + 1
         width = len(before) - len(before.lstrip("\t")) if tab == 1 else 1
-        raise NsaError.at("NSA0108", "indentation is made of spaces, and this line begins with a tab" if tab == 1 else "a tab among the spaces of indentation",
-                          Span(source, token.line, tab, token.line, tab + width))  # fmt: skip
+        what = "indentation is made of spaces, and this line begins with a tab" if tab == 1 else "a tab among the spaces of indentation"
+        raise NsaError.at("NSA0108", what, Span(source, token.line, tab, token.line, tab + width))
     level = len(before)
     if level > levels[-1]:
         levels.append(level)
@@ -155,9 +155,8 @@ def _indent(source: Source, token: Token, levels: list[int], out: list[Token]) -
         out.append(_like(token, "_DEDENT"))
     if level != levels[-1]:
         known = ", ".join(str(n) for n in levels)
-        raise NsaError.at(
-            "NSA0107", f"this line is indented by {level} spaces, which no block around it is", token.span(source), note=f"the blocks around it are indented by {known}"
-        )  # fmt: skip
+        what = f"this line is indented by {level} spaces, which no block around it is"
+        raise NsaError.at("NSA0107", what, token.span(source), note=f"the blocks around it are indented by {known}")
 
 
 def _close(source: Source, token: Token, brackets: list[Token]) -> None:
@@ -167,13 +166,8 @@ def _close(source: Source, token: Token, brackets: list[Token]) -> None:
         raise NsaError.at("NSA0104", f"this `{token.text}` closes nothing: there is no `{opener}` before it", token.span(source))
     opened = brackets.pop()
     if opened.kind != wanted:
-        raise NsaError.at(
-            "NSA0104", f"this `{opened.text}` is never closed", opened.span(source), note=f"the next bracket to close is `{token.text}` on line {_line(source, token)}"
-        )  # fmt: skip
-
-
-def _line(source: Source, token: Token) -> int:
-    return token.line + source.first_line - 1
+        note = f"the next bracket to close is `{token.text}` on line {token.line + source.first_line - 1}"
+        raise NsaError.at("NSA0104", f"this `{opened.text}` is never closed", opened.span(source), note=note)
 
 
 _FAULTS = frozenset({"BAD_CHARACTER", "BAD_NUMBER", "OPEN_STRING", "BRACE", "WALRUS", "MATMUL_ASSIGN", "ELLIPSIS", "RESERVED"})
@@ -201,7 +195,9 @@ def _refuse(source: Source, tokens: list[Token], n: int) -> None:
         case "MATMUL_ASSIGN":
             raise NsaError.at("NSA0111", "the language has no `@=`", span, help="a contraction is `dot(a, b, axis=k)`")
         case "ELLIPSIS":
-            raise NsaError.at("NSA0111", "the language has no `...`", span, help="an empty block is `pass`; every axis of an access is written")
+            raise NsaError.at(
+                "NSA0111", "the language has no `...`", span, help="an empty block is `pass`; every axis of an access is written"
+            )
         case _:
             before, after = tokens[n - 1].kind if n else "", tokens[n + 1].kind if n + 1 < len(tokens) else ""
             named = before in ("DEF", "FOR", "DOT") or after in ("EQUAL", "AUGMENT")

@@ -121,7 +121,9 @@ def needs_wide(kernel: ir.Kernel, layouts: Mapping[str, Layout], dims: Mapping[s
         longest = max((lengths.get(a, 1) for a in index.axes), default=1)
         tails[tensor, axis] = max(tails.get((tensor, axis), 1), longest)
     for name, layout in layouts.items():
-        last = sum((max(e, 1) - 1 + tails.get((name, i), 1) - 1) * s for i, (e, s) in enumerate(zip(layout.shape, layout.strides, strict=True)))
+        last = sum(
+            (max(e, 1) - 1 + tails.get((name, i), 1) - 1) * s for i, (e, s) in enumerate(zip(layout.shape, layout.strides, strict=True))
+        )
         if last > NARROW or max(layout.shape, default=0) > NARROW - LONGEST_TILE:
             return True
     return False

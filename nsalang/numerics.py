@@ -263,7 +263,8 @@ def _float_binary(op: BinaryOp, a: Tensor, b: Tensor) -> Tensor:
 
 
 def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """f32 ``a * b + c`` rounded once: the product is exact in f64; the sum is rounded there to odd, so that the rounding to f32 is the only one."""
+    """f32 ``a * b + c`` rounded once: the product is exact in f64, and the sum is rounded there to odd, which leaves the rounding to f32 as
+    if it were the only one."""
     product, addend = a.double() * b.double(), c.double()
     total = product + addend
     back = total - product
@@ -339,8 +340,8 @@ def extreme(op: Literal["max", "min"], x: Tensor, dtype: DType, dims: tuple[int,
 
 
 def first_extreme(op: Literal["argmax", "argmin"], x: Tensor, dtype: DType, dim: int, real: int) -> Tensor:
-    """Position along ``dim``, among its first ``real`` lanes, of the largest or smallest value: the least at ties (-0 and +0 tie), 0 where there
-    is nothing but NaN, or nothing."""
+    """Position along ``dim``, among its first ``real`` lanes, of the largest or smallest value: the least at ties (-0 and +0 tie), 0 where
+    there is nothing but NaN, or nothing."""
     x = x.narrow(dim, 0, real)
     best = extreme("max" if op == "argmax" else "min", x, dtype, (dim,), identity(op, dtype))
     if real == 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nsalang.grammar import load
-from nsalang.lexer import LAYOUT, Token, lay_out, scan
+from nsalang.lexer import LAYOUT, lay_out, scan
 from nsalang.source import Diagnostic, NsaError, Source, Span
 from nsalang.syntax import File, Function
 from nsalang.syntax_errors import explain
@@ -31,12 +31,14 @@ def read_source(path: str | Path) -> Source:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         value = data[error.start]
-        raise NsaError.at("NSA0705", f"the file {name} is not UTF-8: byte 0x{value:02x} at offset {error.start} begins no character") from None
+        raise NsaError.at(
+            "NSA0705", f"the file {name} is not UTF-8: byte 0x{value:02x} at offset {error.start} begins no character"
+        ) from None
     return Source(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), name)
 
 
 def parse(source: Source) -> File:
-    """The syntax tree of a text. Raises NsaError with the syntax errors of all its defs (at most one for each that the grammar does not take)."""
+    """The syntax tree of a text. Raises NsaError with the syntax errors of all its defs, one for each that the grammar does not take."""
     try:
         return _parse(source)
     except NsaError as error:
@@ -103,7 +105,8 @@ def _items(text: Source, source: Source) -> tuple[Any, ...]:
 
 _SPLIT = re.compile(
     r"""[rR]?(?:\"\"\"(?:[^\\]|\\[\s\S])*?(?:\"\"\"|\Z)|'''(?:[^\\]|\\[\s\S])*?(?:'''|\Z))"""
-    r"""|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|\#[^\n]*|^(?P<start>(?:async[ ]+)?def\b|@|(?:class|import|from)\b|[A-Za-z_]\w*[ ]*=[^=])""",
+    r"""|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|\#[^\n]*"""
+    r"""|^(?P<start>(?:async[ ]+)?def\b|@|(?:class|import|from)\b|[A-Za-z_]\w*[ ]*=[^=])""",
     re.MULTILINE,
 )
 

@@ -9,9 +9,11 @@ from nsalang.lexer import CLOSERS, LAYOUT, OPENERS, Token
 from nsalang.source import NsaError, Source, Span
 
 _HEADERS = {"FOR": "for", "IF": "if", "ELIF": "elif", "ELSE": "else", "DEF": "def"}
-_KEYWORDS = frozenset({"FOR", "IF", "ELIF", "ELSE", "DEF", "IN", "IS", "AND", "OR", "NOT", "RETURN", "PASS", "TRUE", "FALSE", "NONE"})
-_OPERATORS = frozenset({"IN", "PLUS", "MINUS", "STAR", "DIVIDE", "POWER", "SHIFT", "PIPE", "CARET", "AMPERSAND", "TILDE", "AND", "OR", "NOT", "IS", "EQUAL", "AUGMENT",
-                        "LESSTHAN", "MORETHAN", "LESS_EQUAL", "MORE_EQUAL", "EQUALS", "UNEQUAL"})  # fmt: skip
+_KEYWORDS = frozenset("FOR IF ELIF ELSE DEF IN IS AND OR NOT RETURN PASS TRUE FALSE NONE ".split())
+_OPERATORS = frozenset(
+    "IN PLUS MINUS STAR DIVIDE POWER SHIFT PIPE CARET AMPERSAND TILDE AND OR NOT IS EQUAL AUGMENT LESSTHAN MORETHAN "
+    "LESS_EQUAL MORE_EQUAL EQUALS UNEQUAL ".split()
+)
 _OPERANDS = frozenset({"NAME", "NUMBER", "STRING", "LONG_STRING", "TRUE", "FALSE", "NONE"})
 _STRINGS = frozenset({"STRING", "LONG_STRING"})
 
@@ -98,9 +100,18 @@ def _layout(p: _Place) -> NsaError | None:
         while begin > 0 and p.tokens[begin - 1].kind not in LAYOUT:
             begin -= 1
         header = _HEADERS.get(p.tokens[begin].kind, "def")
-        return NsaError.at("NSA0105", f"the block of this `{header}` is missing: its lines stand below it, indented further", p.at(p.tokens[begin]).to(p.at(colon)))
+        return NsaError.at(
+            "NSA0105",
+            f"the block of this `{header}` is missing: its lines stand below it, indented further",
+            p.at(p.tokens[begin]).to(p.at(colon)),
+        )
     first = p.tokens[p.begin].kind
-    if first in _HEADERS and "COLON" in p.accepted and not p.open_brackets and (token.kind == "_NEWLINE" or first == "ELSE" or p.before.kind == "RPAR" and first == "DEF"):
+    if (
+        first in _HEADERS
+        and "COLON" in p.accepted
+        and not p.open_brackets
+        and (token.kind == "_NEWLINE" or first == "ELSE" or p.before.kind == "RPAR" and first == "DEF")
+    ):
         return NsaError.at("NSA0103", f"a `:` is missing at the end of this `{_HEADERS[first]}`", p.after(p.before))
     return None
 
@@ -110,7 +121,12 @@ def _top_level(p: _Place) -> NsaError | None:
     if p.accepted == {"AT", "DEF"}:
         return NsaError.at("NSA0101", "a `def` is needed here, below its decorator", p.at(p.token))
     inside = sum((t.kind == "_INDENT") - (t.kind == "_DEDENT") for t in p.tokens[: p.n])
-    if not inside and p.token.kind == "EQUAL" and [t.kind for t in p.tokens[p.begin : p.begin + 2]] == ["NAME", "EQUAL"] and not p.wants_value:
+    if (
+        not inside
+        and p.token.kind == "EQUAL"
+        and [t.kind for t in p.tokens[p.begin : p.begin + 2]] == ["NAME", "EQUAL"]
+        and not p.wants_value
+    ):
         return NsaError.at("NSA0119", "a constant is one name: `NAME = expression`", p.at(p.token))
     if inside or first.kind in ("DEF", "AT") or p.n - p.begin > 1 or p.token.kind in LAYOUT and p.n == p.begin:
         return None
@@ -131,14 +147,23 @@ def _keyword(p: _Place) -> NsaError | None:
         return NsaError.at("NSA0114", f"`{token.text}` is a keyword and cannot be a name", p.at(token))
     if token.kind == "DEF":
         if p.n == p.begin:
-            return NsaError.at("NSA0111", "the language has no `def` inside a `def`", p.at(token), help="write the helper at the top level; it is inlined")
+            return NsaError.at(
+                "NSA0111", "the language has no `def` inside a `def`", p.at(token), help="write the helper at the top level; it is inlined"
+            )
         return NsaError.at("NSA0101", "`def` begins a line of its own", p.at(token))
     if token.kind in ("ELSE", "ELIF") and p.n == p.begin:
-        return NsaError.at("NSA0101", f"this `{token.text}` belongs to no `if`", p.at(token), help="it stands directly below the block of its `if`, indented like the `if`")
+        return NsaError.at(
+            "NSA0101",
+            f"this `{token.text}` belongs to no `if`",
+            p.at(token),
+            help="it stands directly below the block of its `if`, indented like the `if`",
+        )
     if token.kind == "EQUAL" and first.kind in ("IF", "ELIF") and not p.open_brackets:
         return NsaError.at("NSA0101", "`=` assigns, and here a condition is needed", p.at(token), help="write `==` to compare")
     if token.kind == "FOR":
-        return NsaError.at("NSA0111", "the language has no comprehensions", p.at(token), help="index with an axis and reduce over it: `sum(x[n], axis=n)`")
+        return NsaError.at(
+            "NSA0111", "the language has no comprehensions", p.at(token), help="index with an axis and reduce over it: `sum(x[n], axis=n)`"
+        )
     if not p.wants_value and (token.kind == "IN" or token.kind == "NOT" and p.tokens[p.n + 1].kind == "IN"):
         text = "not in" if token.kind == "NOT" else "in"
         return NsaError.at("NSA0111", f"the language has no operator `{text}`", p.at(token), help="compare: `(0 <= t) & (t < n)`")
@@ -167,10 +192,17 @@ def _python(p: _Place) -> NsaError | None:
     if kind in ("AMPERSAND", "PIPE") and before.kind == kind and beside:
         word = "and" if kind == "AMPERSAND" else "or"
         text = token.text
-        return NsaError.at("NSA0111", f"the language has no `{text}{text}`", p.at(before).to(p.at(token)), help=f"write `{word}` for scalars, `{text}` for values with axes")
+        return NsaError.at(
+            "NSA0111",
+            f"the language has no `{text}{text}`",
+            p.at(before).to(p.at(token)),
+            help=f"write `{word}` for scalars, `{text}` for values with axes",
+        )
     if kind == "COLON" and not p.open_brackets and first.kind not in _HEADERS and first.kind != "AT":
         if before.kind in ("NAME", "RSQB"):
-            return NsaError.at("NSA0111", "variables have no annotations", p.at(token), help="the dtype follows from the value; convert with `f32(x)`")
+            return NsaError.at(
+                "NSA0111", "variables have no annotations", p.at(token), help="the dtype follows from the value; convert with `f32(x)`"
+            )
     if kind == "MORETHAN" and before.kind == "LESSTHAN" and beside:
         return NsaError.at("NSA0111", "the language has no `<>`", p.at(before).to(p.at(token)), help="write `!=`")
     if kind == "ARROW" and first.kind != "DEF":
@@ -185,7 +217,9 @@ def _missing(p: _Place) -> NsaError:
     if opened and opened[-1].line < token.line:
         note = f"the `{opened[-1].text}` on line {opened[-1].line + p.source.first_line - 1} is still open here"
     if "ELSE" in p.accepted and token.kind != "ELSE" and (start := _conditional(p)) is not None:
-        return NsaError.at("NSA0101", "the `else` of this `if` is missing: a conditional expression is `a if condition else b`", p.at(start), note=note)
+        return NsaError.at(
+            "NSA0101", "the `else` of this `if` is missing: a conditional expression is `a if condition else b`", p.at(start), note=note
+        )
     if p.wants_value:
         if token.kind in LAYOUT:
             return NsaError.at("NSA0101", f"a value is missing after `{before.text}`", p.at(before), note=note)
@@ -199,7 +233,9 @@ def _missing(p: _Place) -> NsaError:
         return NsaError.at("NSA0101", f"a name is needed here, not {text}", span, note=note)
     needed = [f"`{_TEXT[k]}`" for k in ("LPAR", "COLON", "EQUAL", "IN", "COMMA", "RPAR", "RSQB") if k in p.accepted]
     if p.tokens[p.begin].kind in ("DEF", "FOR") and needed and not opened:
-        return NsaError.at("NSA0101", f"{needed[0] if len(needed) == 1 else ' or '.join(needed)} is needed here, not {text}", span, note=note)
+        return NsaError.at(
+            "NSA0101", f"{needed[0] if len(needed) == 1 else ' or '.join(needed)} is needed here, not {text}", span, note=note
+        )
     if token.kind in _OPERANDS or token.kind in OPENERS or token.kind in ("NOT", "TILDE"):
         what = "an operator or a `,`" if opened else "an operator"
         return NsaError.at("NSA0101", f"{what} is missing between `{_short(before)}` and {text}", span, note=note)

@@ -18,7 +18,7 @@ MAX_DEPTH = 100
 
 @dataclass(slots=True)
 class Piece:
-    """A value on the parser's stack. ``value``: a token, a node, or the tuple that an inline or list rule makes; ``depth`` counts nodes above leaves."""
+    """A value on the parser's stack: a token, a node, or what an inline or list rule makes. ``depth`` counts nodes above leaves."""
 
     value: Any
     first: Token | None
@@ -40,7 +40,10 @@ class Builder:
         first, last = (firsts[0], lasts[-1]) if firsts else (None, None)
         depth = max((p.depth for p in pieces), default=0)
         children: list[Any] = []
-        for piece, keep, in zip(pieces, rule.keep, strict=True):
+        for (
+            piece,
+            keep,
+        ) in zip(pieces, rule.keep, strict=True):
             if keep:
                 if isinstance(piece.value, _Inline):
                     children += piece.value.items
@@ -51,7 +54,11 @@ class Builder:
         if rule.only_child and len(children) == 1:
             return Piece(children[0], first, last, depth)
         assert first is not None or rule.kind == "file", rule.kind
-        place = Span(self.source, 1, 1, 1, 1) if first is None or last is None else Span(self.source, first.line, first.column, last.end_line, last.end_column)
+        place = (
+            Span(self.source, 1, 1, 1, 1)
+            if first is None or last is None
+            else Span(self.source, first.line, first.column, last.end_line, last.end_column)
+        )
         value = _MAKE[rule.kind](self, children, place)
         if isinstance(value, s.Node):
             depth += max(1, len(children) // 2) if rule.kind in _CHAINS else 1
@@ -109,7 +116,12 @@ def _compare(b: Builder, children: list[Any], span: Span) -> s.Expr:
     operands = children[::2]
     bits = [o for o in operands if isinstance(o, s.Binary) and o.op in ("&", "|", "^")]
     if bits:
-        b.fault("NSA0112", f"`{bits[0].op}` binds tighter than the comparison beside it, so this needs parentheses", bits[0].op_span, _parenthesised(b, span, operands))
+        b.fault(
+            "NSA0112",
+            f"`{bits[0].op}` binds tighter than the comparison beside it, so this needs parentheses",
+            bits[0].op_span,
+            _parenthesised(b, span, operands),
+        )
     return s.Compare(operands[0], tuple(children[1::2]), tuple(operands[1:]), span=span)
 
 
@@ -189,7 +201,9 @@ def _number(b: Builder, children: list[Any], span: Span) -> s.Number:
         b.fault("NSA0115", "this number is too long or too large", span)
         return s.Number(Fraction(0), False, text, span=span)
     is_float = "." in digits or "e" in digits
-    return s.Number(Fraction((mantissa.removesuffix(".") if mantissa != "." else "0") + ("e" + exponent if exponent else "")), is_float, text, span=span)
+    return s.Number(
+        Fraction((mantissa.removesuffix(".") if mantissa != "." else "0") + ("e" + exponent if exponent else "")), is_float, text, span=span
+    )
 
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", "'": "'", '"': '"', "\n": ""}
@@ -267,7 +281,9 @@ def _assignable(b: Builder, target: s.Expr) -> None:
     elif isinstance(target, (s.Bool, s.NoneLiteral)):
         b.fault("NSA0114", f"`{target.span.text}` is a keyword and cannot be assigned", target.span)
     else:
-        what = {s.Call: "a call", s.Number: "a number", s.String: "a string", s.Attribute: "an attribute"}.get(type(target), "an expression")
+        what = {s.Call: "a call", s.Number: "a number", s.String: "a string", s.Attribute: "an attribute"}.get(
+            type(target), "an expression"
+        )
         b.fault("NSA0116", f"{what} cannot be assigned: the left side is a name or an element `y[…]`", target.span)
 
 

@@ -204,8 +204,8 @@ def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, 
     elif kind == "tensor":
         scope.names[parameter.name] = TensorRef(parameter.name, dtype or ALL["f32"], shape, extents, taken.role)
     elif parameter.name not in dims:
-        assert dtype is not None
-        scope.names[parameter.name] = ir.Scalar(I64 if dtype.kind == "signed" else dtype, (), parameter.name, span=parameter.name_span)
+        known = dtype or ALL["f32"]  # a dtype parameter without a value, where only the signature is asked for
+        scope.names[parameter.name] = ir.Scalar(I64 if known.kind == "signed" else known, (), parameter.name, span=parameter.name_span)
     has_default = parameter.default is not None or (parameter.optional and taken.role != "out")
     return Parameter(parameter.name, kind, dtype, generic, taken.role, shape, extents, parameter.optional, default, has_default, parameter.name_span)  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ from nsalang import ir
 from nsalang.dtypes import BF16, E4M3, F32, I64, DType
 
 M, N, G = (ir.Dim(I64, (), name) for name in "MNG")
+ORDER = ("m", "n", "n.2")
 
 
 def index(name: str, *, scalar: bool = False, dtype: DType = I64) -> ir.Index:
@@ -15,12 +16,12 @@ def index(name: str, *, scalar: bool = False, dtype: DType = I64) -> ir.Index:
 
 
 def load(tensor: str, dtype: DType, *indices: ir.Expr, guard: ir.Expr | None = None) -> ir.Load:
-    axes = ir.join(*(i.axes for i in indices), guard.axes if guard else ())
-    return ir.Load(dtype, axes, tensor, indices, guard)
+    return ir.Load(dtype, ir.join(*(i.axes for i in indices), order=ORDER), tensor, indices, guard)
 
 
 def store(tensor: str, value: ir.Expr, *indices: ir.Expr, guard: ir.Expr | None = None) -> ir.Store:
-    return ir.Store(tensor, indices, value, ir.join(*(i.axes for i in indices), value.axes, guard.axes if guard else ()), guard)
+    axes = ir.join(*(i.axes for i in indices), value.axes, guard.axes if guard else (), order=ORDER)
+    return ir.Store(tensor, indices, value, axes, guard)
 
 
 def var(name: str, dtype: DType, *axes: str) -> ir.Var:
@@ -40,7 +41,7 @@ def reduce(op: ir.ReduceOp, x: ir.Expr, *over: str, dtype: DType | None = None) 
 
 
 def where(cond: ir.Expr, a: ir.Expr, b: ir.Expr) -> ir.Where:
-    return ir.Where(a.dtype, ir.join(cond.axes, a.axes, b.axes), cond, a, b)
+    return ir.Where(a.dtype, ir.join(cond.axes, a.axes, b.axes, order=ORDER), cond, a, b)
 
 
 def full(value: ir.Expr, *axes: str) -> ir.Full:
@@ -52,7 +53,12 @@ def tensor(name: str, dtype: DType, role: str, *shape: ir.Expr) -> ir.Tensor:
 
 
 def kernel(
-    name: str, tensors: tuple[ir.Tensor, ...], grid: tuple[ir.GridIndex, ...], *body: ir.Stmt, dims: str = "MN", scalars: tuple[ir.ScalarParam, ...] = ()
+    name: str,
+    tensors: tuple[ir.Tensor, ...],
+    grid: tuple[ir.GridIndex, ...],
+    *body: ir.Stmt,
+    dims: str = "MN",
+    scalars: tuple[ir.ScalarParam, ...] = (),
 ) -> ir.Kernel:
     return ir.Kernel(name, tensors, scalars, tuple(dims), (), (), grid, body)
 
@@ -119,21 +125,21 @@ def act_quant(group: int = 128, ue8m0: bool = False) -> ir.Kernel:
     )  # fmt: skip
 
 
-def guarded_softmax_row(fill: bool = True) -> ir.Kernel:
-    """The maximum of each row as it is after the pass ``guard``, over machine tiles of 4 x 8; without ``fill`` a reduction sees what it must not."""
+def guarded_row_max(without: str = "") -> ir.Kernel:
+    """The maximum of each row as it is after the pass ``guard``, over machine tiles of 4 x 8. ``without`` leaves out what a machine needs:
+    the ``fill`` of a reduction's operand, the mask of the ``load`` or of the ``store``, or ``half`` of the load's mask."""
     m, n = index("m"), index("n")
-    inside = ir.binary("and", ir.binary("lt", m, M), ir.binary("lt", n, N))
-    x: ir.Expr = ir.Load(F32, ("m", "n"), "x", (m, n), None, inside, None)
-    x = where(ir.binary("lt", n, N), x, f32(float("-inf"))) if fill else x
+    rows_, columns = ir.binary("lt", m, M), ir.binary("lt", n, N)
+    mask = {"load": None, "half": rows_}.get(without, ir.binary("and", rows_, columns))
+    x: ir.Expr = ir.Load(F32, ("m", "n"), "x", (m, n), None, mask, None)
+    x = x if without == "fill" else where(columns, x, f32(float("-inf")))
+    top = var("top", F32, "m")
     return scheduled(
         kernel(
             "row_max", (tensor("x", F32, "in", M, N), tensor("y", F32, "out", M)), (rows(),),
             ir.Assign("top", full(f32(float("-inf")), "m")),
-            ir.For(
-                "n", "tile", ir.const(0), N,
-                (ir.Assign("top", ir.binary("max", var("top", F32, "m"), reduce("max", x, "n"))),), ("top",),
-            ),
-            ir.Store("y", (m,), var("top", F32, "m"), ("m",), None, ir.binary("lt", m, M)),
+            ir.For("n", "tile", ir.const(0), N, (ir.Assign("top", ir.binary("max", top, reduce("max", x, "n"))),), ("top",)),
+            ir.Store("y", (m,), top, ("m",), None, None if without == "store" else rows_),
         ),
         m=4, n=8,
     )  # fmt: skip

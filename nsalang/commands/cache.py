@@ -12,7 +12,7 @@ from nsalang.commands.terminal import Session, session_options
 from nsalang.source import Diagnostic, NsaError
 
 
-@click.group("cache", short_help="List, verify, prune or clear the cache of compiled kernels.")
+@click.group("cache")
 @session_options
 def command() -> None:
     """The cache of compiled kernels. It lies in $NSALANG_CACHE_DIR, or in the user's cache directory."""
@@ -35,7 +35,9 @@ def list_entries(session: Session, as_json: bool) -> None:
     if entries:
         names = sorted({name for e in entries for name in e.about})
         columns = ["key", *names, "size", "last used"]
-        session.table("", columns, [[e.key[:12], *(e.about.get(n, "") for n in names), size(e.size), ago(e.used)] for e in entries], right=["size"])
+        session.table(
+            "", columns, [[e.key[:12], *(e.about.get(n, "") for n in names), size(e.size), ago(e.used)] for e in entries], right=["size"]
+        )
     click.echo(total)
 
 
@@ -44,7 +46,7 @@ def list_entries(session: Session, as_json: bool) -> None:
 @session_options
 @click.pass_obj
 def verify(session: Session, as_json: bool) -> None:
-    """Read every file and compare it with its manifest. Exit code 1 where an entry is damaged (it counts as a miss and will be replaced)."""
+    """Compare every file with its manifest. Exit code 1 where an entry is damaged: it counts as a miss and will be replaced."""
     cache = Cache(cache_root())
     with session.progress(f"reading {cache.root}"):
         damaged = cache.verify()

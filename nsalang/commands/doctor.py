@@ -12,20 +12,27 @@ import subprocess
 
 import click
 
+from nsalang import __version__
 from nsalang.commands.terminal import Session, session_options
+from nsalang.driver import BACKENDS, Backend
 from nsalang.source import NsaError
+from nsalang.target import KNOWN, parse_target
 
-PACKAGES = ("nsalang", "torch", "triton", "tilelang", "apache-tvm-ffi", "z3-solver", "lark", "numpy", "click", "rich", "platformdirs")
-BACKENDS = ("triton", "tilelang")
+PACKAGES = ("torch", "triton", "tilelang", "apache-tvm-ffi", "z3-solver", "lark", "numpy", "click", "rich", "platformdirs")
 
 
-@click.command("doctor", short_help="Versions, devices, compilers, and what will work here.")
+@click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output instead of tables.")
 @session_options
 @click.pass_obj
 def command(session: Session, as_json: bool) -> None:
-    """Say what is installed, which devices and compilers there are, whether the cache can be written, and which backend works for which target."""
-    versions = [("python", platform.python_version()), ("system", platform.platform()), *((name, _version(name)) for name in PACKAGES)]
+    """Say what is installed, which devices and compilers there are, whether the cache is writable, and what will work."""
+    versions = [
+        ("python", platform.python_version()),
+        ("system", platform.platform()),
+        ("nsalang", __version__),
+        *((name, _version(name)) for name in PACKAGES),
+    ]
     with session.progress("looking for compilers") as say:
         tools = [("nvcc", _tool("nvcc")), ("g++", _tool("g++")), ("cache", _cache_state())]
         say("looking for devices")
@@ -34,13 +41,24 @@ def command(session: Session, as_json: bool) -> None:
         for backend in BACKENDS:
             say(f"trying {backend}")
             backends[backend] = _backend(backend)
+        works: list[dict[str, str]] = []
+        for target in KNOWN:
+            say(f"trying {target}")
+            works.append({"target": target, **{backend: _trial(backend, target) for backend in BACKENDS}})
     if as_json:
-        found = {"versions": dict(versions), "tools": dict(tools), "devices": devices, "backends": {n: dict(r) for n, r in backends.items()}}
+        found = {
+            "versions": dict(versions),
+            "tools": dict(tools),
+            "devices": devices,
+            "backends": {n: dict(r) for n, r in backends.items()},
+            "works": works,
+        }
         click.echo(json.dumps(found, indent=1))
         return
     session.table("Versions", ["package", "version"], versions)
     session.table("This machine", ["what", "state"], [*tools, *(("device", d) for d in devices or ["none: the target cpu works without"])])
-    session.table("What will work", ["what", "state"], [row for rows in backends.values() for row in rows])
+    session.table("Backends", ["what", "state"], [row for rows in backends.values() for row in rows])
+    session.table("What will work (tried with the example vector_add)", ["target", *BACKENDS], [list(row.values()) for row in works])
 
 
 def _version(package: str) -> str:
@@ -99,6 +117,29 @@ def _backend(backend: str) -> list[tuple[str, str]]:
         rows: list[tuple[str, str]] = importlib.import_module(f"nsalang.toolchain.{backend}_compile").doctor()
     except NsaError as error:
         return [(backend, error.diagnostics[0].sentence)]
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         return [(backend, f"does not work: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")]
     return rows
+
+
+def _trial(backend: Backend, target: str) -> str:
+    """``runs``, ``compiles``, or why not. What needs no device is tried to the last text before its compiler, which Backends tells of."""
+    from nsalang import load
+    from nsalang.commands.bench import examples
+    from nsalang.commands.run import here
+
+    kernel = load(next(p for p in examples() if p.stem == "vector_add")).vector_add
+    kind = parse_target(target).kind
+    try:
+        if target == here() or kind == "cpu":
+            import torch
+
+            a = torch.ones(3, device="cpu" if kind == "cpu" else "cuda")
+            return "runs" if kernel(a, a, backend=backend, target=target).tolist() == [2, 2, 2] else "gives wrong results"
+        made = {"cuda": {"triton": "ptx", "tilelang": "cuda"}, "hip": {"triton": "amdgcn", "tilelang": "hip"}}[kind][backend]
+        kernel.compile(target=target, backend=backend).emit(made)
+    except NsaError as error:
+        return error.diagnostics[0].sentence
+    except Exception as error:  # noqa: BLE001
+        return f"does not work: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return "compiles"

@@ -42,7 +42,7 @@ def write_files(files: Mapping[Path, bytes]) -> None:
 
 
 def deliver(artifacts: Mapping[str, bytes], out: str | None, *, text: bool) -> list[Path]:
-    """Put artifacts (by file name) where ``-o`` says: nothing or ``-``: standard output; a directory, or several artifacts: files in it; else that file.
+    """Put artifacts (by file name) where ``-o`` says: standard output for nothing or ``-``; for a directory or several, files in it.
 
     Returns the paths written. Raises UsageError where ``out`` cannot hold them, NSA0706 where it cannot be written.
     """

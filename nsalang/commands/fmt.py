@@ -13,7 +13,7 @@ from nsalang.commands.terminal import Session, session_options
 from nsalang.source import Diagnostic, NsaError, Source
 
 
-@click.command("fmt", short_help="Rewrite .nsa files in canonical form.")
+@click.command("fmt")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 where a file is not canonical.")
 @click.option("--diff", "show_diff", is_flag=True, help="Write nothing; print what would change, exit code 1 where something would.")

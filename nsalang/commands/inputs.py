@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsalang import extents, ir
+from nsalang.commands.settings import const_settings, one_kernel, pairs, present_of, sort_out
 from nsalang.dtypes import BOOL, DType
 from nsalang.signature import Parameter, Setting, Signature
 from nsalang.source import NsaError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from nsalang.kernel import Kernel
+    from nsalang.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A kernel with arguments (CPU tensors) for one target. ``typed``: the variant's IR; ``dims``: all dimensions."""
+
+    kernel: Kernel
+    target: Target
+    typed: ir.Kernel
+    arguments: dict[str, Any]
+    dims: dict[str, int]
+
+    def tensors(self, role: str) -> list[str]:
+        """The names of its tensors with that role."""
+        return [t.name for t in self.typed.tensors if t.role == role]
+
+    @property
+    def sizes(self) -> str:
+        """Dimensions and constants, for a title."""
+        named = {**self.dims, **{n: v for n, v in self.arguments.items() if isinstance(v, int | float | DType)}}
+        return " ".join(f"{n}={v}" for n, v in named.items())
+
+
+def case_of(
+    file: str,
+    name: str | None,
+    defines: Sequence[str],
+    present: Sequence[str],
+    without: Sequence[str],
+    inputs: Sequence[str],
+    seed: int,
+    target: Target,
+) -> Case:
+    """What ``run`` and ``bench`` work on, from their command line. Raises UsageError and NsaError."""
+    from nsalang.driver import typed
+    from nsalang.kernel import Module
+    from nsalang.parser import parse, read_source
+
+    tree = parse(read_source(file))
+    kernel: Kernel = getattr(Module(tree), one_kernel(tree, name))
+    raw = pairs(defines, "-D")
+    signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
+    given = sort_out(raw, signature)
+    tensors = load_inputs(inputs, signature, given.constants)
+    loaded = [n for n in tensors if (p := signature.parameter(n)) is not None and p.optional]
+    chosen = present_of(signature, [*present, *loaded], without)
+    dims = solve_dims(signature, tensors, given.dims)
+    fixed = {d: dims[d] for d in signature.specialised}
+    start = typed(kernel.unit, kernel.meaning(target, {**given.constants, **fixed, **dict.fromkeys(chosen, True)}))
+    arguments = random_arguments(signature, start, tensors, given.constants, dims, given.scalars, chosen, seed)
+    return Case(kernel, target, start, arguments, dims)
+
 
 RANGES = {"i8": (-128, 128), "u8": (0, 256), "signed": (-1000, 1001), "unsigned": (0, 1001)}
 
@@ -29,19 +86,19 @@ def dtype_of(parameter: Parameter, constants: Mapping[str, Setting]) -> DType:
     return found
 
 
-def load_inputs(values: tuple[str, ...], signature: Signature, constants: Mapping[str, Setting]) -> dict[str, Tensor]:
+def load_inputs(values: Sequence[str], signature: Signature, constants: Mapping[str, Setting]) -> dict[str, Tensor]:
     """``--input x=FILE`` (one tensor) and ``--input FILE`` (a tensor for each name in it). Raises UsageError, NSA0703, NSA0704."""
     found: dict[str, Tensor] = {}
     for value in values:
         name, equals, path = value.partition("=")
         if not equals:
             name, path = "", value
+        if name and signature.parameter(name) is None:
+            raise click.UsageError(f"'{signature.name}' has no parameter '{name}'")
         held = _read(Path(path))
         if not name:
             found |= {n: t for n, t in held.items() if signature.parameter(n) is not None}
             continue
-        if signature.parameter(name) is None:
-            raise click.UsageError(f"'{signature.name}' has no parameter '{name}'")
         if name not in held and len(held) != 1:
             raise NsaError.at("NSA0704", f"the file {path} holds {', '.join(held) or 'nothing'}, and no tensor '{name}'")
         found[name] = held[name] if name in held else next(iter(held.values()))
@@ -96,8 +153,12 @@ def save_outputs(path: Path, outputs: Mapping[str, Tensor]) -> None:
     elif path.suffix == ".npz":
         import numpy
 
-        plain = {n: t.float() if t.is_floating_point() and str(t.dtype) not in ("torch.float16", "torch.float64") else t for n, t in outputs.items()}
-        numpy.savez(buffer, **{n: t.contiguous().numpy() for n, t in plain.items()})
+        plain = {
+            n: t.float() if t.is_floating_point() and str(t.dtype) not in ("torch.float16", "torch.float64") else t
+            for n, t in outputs.items()
+        }
+        arrays: dict[str, Any] = {n: t.contiguous().numpy() for n, t in plain.items()}
+        numpy.savez(buffer, **arrays)
     else:
         raise click.UsageError(f"--save '{path}': .pt or .npz")
     write_files({path: buffer.getvalue()})
@@ -117,7 +178,9 @@ def solve_dims(signature: Signature, given: Mapping[str, Tensor], dims: Mapping[
                 if solved is not None and solved[1] is not None:
                     known[solved[0]] = solved[1]
     if missing := [d for d in signature.dims if d not in known]:
-        raise click.UsageError(f"say how large {', '.join(missing)} {'is' if len(missing) == 1 else 'are'}: -D {','.join(d + '=256' for d in missing)}")
+        raise click.UsageError(
+            f"say how large {', '.join(missing)} {'is' if len(missing) == 1 else 'are'}: -D {','.join(d + '=256' for d in missing)}"
+        )
     return known
 
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from nsalang.commands.settings import Given, const_settings, define_options, one_kernel, pairs, present_of, sort_out
+from nsalang.commands.settings import define_options
 from nsalang.commands.terminal import Session, report, session_options
-from nsalang.driver import BACKENDS, Meaning, Unit, choose_backend, settings_key, typed
+from nsalang.driver import BACKENDS, choose_backend
 from nsalang.target import parse_target
 
+if TYPE_CHECKING:
+    from nsalang.compare import Comparison
 
-@click.command("run", short_help="Run a kernel by interpreter, Triton and TileLang, and compare.")
+
+@click.command("run")
 @click.argument("file")
 @click.argument("kernel", required=False)
 @define_options
 @click.option("-i", "--input", "inputs", multiple=True, metavar="[NAME=]FILE", help="A .pt, .npz or .npy file instead of random values.")
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @click.option("-t", "--target", help="Default: this machine's first device, or cpu.")
-@click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), default="both", show_default=True, help="What the interpreter is compared with.")
+@click.option(
+    "-b",
+    "--backend",
+    type=click.Choice([*BACKENDS, "both"]),
+    default="both",
+    show_default=True,
+    help="What the interpreter is compared with.",
+)
 @click.option("--save", metavar="FILE", help="Write the outputs (of the last backend) to a .pt or .npz file.")
 @session_options
 @click.pass_obj
@@ -32,30 +43,24 @@ def command(
     A kernel without floating-point sum, scan or transcendental function must agree bit for bit, others within the bounds that the
     table's last line says.
     """
-    from nsalang import compare, load
-    from nsalang.commands.inputs import load_inputs, random_arguments, save_outputs, solve_dims
-    from nsalang.parser import parse, read_source
+    from nsalang import compare
+    from nsalang.commands.inputs import case_of, save_outputs
 
-    tree = parse(read_source(file))
-    unit = Unit(tree, one_kernel(tree, kernel))
-    raw = pairs(defines, "-D")
-    signature = unit.signature(const_settings(unit.function, raw))
-    given: Given = sort_out(raw, signature)
-    target = target or here()
-    device = parse_target(target)
-    engines = ["interpreter", *((choose_backend(b, device)) for b in BACKENDS if backend in (b, "both"))]
-    tensors = load_inputs(inputs, signature, given.constants)
-    chosen = present_of(signature, (*present, *(n for n in tensors if (p := signature.parameter(n)) and p.optional)), without)
-    dims = solve_dims(signature, tensors, given.dims)
-    meaning = Meaning(device, settings_key(given.constants), tuple((d, dims[d]) for d in signature.specialised), chosen)
-    kernel_ir = typed(unit, meaning)
-    arguments = random_arguments(signature, kernel_ir, tensors, given.constants, dims, given.scalars, chosen, seed)
-    with session.progress(f"running {unit.name} for {target}") as say:
+    device = parse_target(target or here())
+    engines = ["interpreter", *(choose_backend(b, device) for b in BACKENDS if backend in (b, "both"))]
+    case = case_of(file, kernel, defines, present, without, inputs, seed, device)
+    with session.progress(f"running {case.kernel.unit.name} for {device}") as say:
         result = compare.compare(
-            getattr(load(file), unit.name), arguments, target=target, exact=compare.is_exact(kernel_ir),
-            outputs=[t.name for t in kernel_ir.tensors if t.role == "out"], inout=[t.name for t in kernel_ir.tensors if t.role == "inout"],
-            partial=kernel_ir.partial, engines=engines, say=say,
-        )  # fmt: skip
+            case.kernel,
+            case.arguments,
+            target=str(device),
+            exact=compare.is_exact(case.typed),
+            outputs=case.tensors("out"),
+            inout=case.tensors("inout"),
+            partial=case.typed.partial,
+            engines=engines,
+            say=say,
+        )
     show(session, result)
     failures = [run.failure for run in result.runs if run.failure is not None]
     for failure in failures:
@@ -71,19 +76,15 @@ def here() -> str:
     """The target of this machine's first device, or cpu."""
     import torch
 
-    if not torch.cuda.is_available():
-        return "cpu"
-    if torch.version.hip:
-        return "hip:" + str(torch.cuda.get_device_properties(0).gcnArchName).split(":")[0]
-    major, minor = torch.cuda.get_device_capability()
-    return f"cuda:sm_{major}{minor}"
+    from nsalang.options import device_target
+
+    return str(device_target("cuda", torch.cuda.current_device())) if torch.cuda.is_available() else "cpu"
 
 
-def show(session: Session, result: object) -> None:
+def show(session: Session, result: Comparison) -> None:
     """A table with a row for each output and backend, what failed, and the rule."""
     from nsalang import compare
 
-    assert isinstance(result, compare.Comparison)
     columns = ["output", "dtype", "shape", "backend", "bit-equal", "max abs", "max rel", "verdict"]
     rows: list[list[object]] = [
         [d.output, d.dtype, list(d.shape), d.engine, f"{d.equal} of {d.elements}", f"{d.max_abs:.3g}", f"{d.max_rel:.3g}",
@@ -99,8 +100,6 @@ def show(session: Session, result: object) -> None:
         click.echo("rule: bit for bit, for the kernel has no floating-point sum, scan or transcendental function")
     else:
         click.echo(
-            f"rule: f32 within {compare.RELATIVE:g} of the value + {compare.ABSOLUTE:g} of the largest; bf16 and f16 one representable value more; "
-            f"fp8 and integers one step on under {compare.CODES:.1%}"
+            f"rule: f32 within {compare.RELATIVE:g} of the value + {compare.ABSOLUTE:g} of the largest; bf16 and f16 that or one "
+            f"representable value; fp8 and integers one step on under {compare.CODES:.1%}"
         )
-
-

@@ -5,13 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nsalang import syntax
 from nsalang.dtypes import ALL
 from nsalang.signature import Setting, Signature, functions, is_kernel
+
+if TYPE_CHECKING:
+    from nsalang.driver import Meaning
+    from nsalang.kernel import Kernel
+    from nsalang.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +58,7 @@ class Given:
 
 
 def sort_out(raw: dict[str, str], signature: Signature) -> Given:
-    """Which of the names given are const or dtype parameters, which dimensions, which scalars. Raises UsageError for an unknown name or a bad value."""
+    """Which of the names given are const or dtype parameters, dimensions, scalars. Raises UsageError for an unknown name or a bad value."""
     given = Given()
     kinds = {p.name: p.kind for p in signature.parameters}
     for name, text in raw.items():
@@ -90,6 +95,25 @@ def const_settings(function: syntax.Function, raw: dict[str, str]) -> dict[str, 
     return found
 
 
+def meaning_of(kernel: Kernel, raw: dict[str, str], present: Sequence[str], without: Sequence[str], target: Target) -> Meaning:
+    """What -D, --with and --without make of a kernel for a target. Raises UsageError for what they cannot say, NSA0517, NSA0518."""
+    signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
+    given = sort_out(raw, signature)
+    chosen = present_of(signature, present, without)
+    return kernel.meaning(target, {**given.constants, **given.dims, **dict.fromkeys(chosen, True)})
+
+
+def known_to(kernel: Kernel, raw: dict[str, str], kernels: Sequence[Kernel]) -> dict[str, str]:
+    """Of the names given, those that this kernel has, where several are compiled at once; each name must mean one of them at least."""
+    if len(kernels) == 1:
+        return raw
+    names = {k: {*(p.name for p in k.signature.parameters), *k.signature.dims} for k in kernels}
+    for name in raw:
+        if not any(name in known for known in names.values()):
+            raise click.UsageError(f"none of the kernels has a parameter or dimension '{name}'")
+    return {n: v for n, v in raw.items() if n in names[kernel]}
+
+
 def kernels_of(file: syntax.File, name: str | None) -> list[str]:
     """The kernel named, or all of a file. Raises UsageError for an unknown one."""
     known = [f.name for f in functions(file).values() if is_kernel(f)]
@@ -110,10 +134,32 @@ def one_kernel(file: syntax.File, name: str | None) -> str:
     return found[0]
 
 
+def variant_options(function: F) -> F:
+    """--pin, --aligned, --wide."""
+    for decorate in (
+        click.option("--wide/--narrow", default=False, show_default=True, help="Offsets need 64 bits."),
+        click.option(
+            "--aligned/--unaligned", default=True, show_default=True, help="Addresses and strides divide by 16 bytes, last strides are 1."
+        ),
+        click.option("--pin", "pins", multiple=True, metavar="AXIS=LENGTH", help="Pin the machine length of an axis (a power of two)."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def pinned(values: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """--pin as sorted pairs. Raises UsageError unless each length is a positive integer."""
+    found = pairs(values, "--pin")
+    for axis, text in found.items():
+        if not text.isdecimal() or int(text) == 0:
+            raise click.UsageError(f"--pin {axis} must be a positive integer, not '{text}'")
+    return tuple(sorted((axis, int(text)) for axis, text in found.items()))
+
+
 def define_options(function: F) -> F:
     """-D, --with, --without."""
     for decorate in (
-        click.option("--without", "without", multiple=True, metavar="NAME", help="An optional parameter that is absent."),
+        click.option("--without", "without", multiple=True, metavar="NAME", help="An optional parameter that is absent (the default)."),
         click.option("--with", "present", multiple=True, metavar="NAME", help="An optional parameter that is given."),
         click.option(
             "-D", "--size", "defines", multiple=True, metavar="NAME=VALUE[,…]",

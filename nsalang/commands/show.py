@@ -5,23 +5,21 @@ from __future__ import annotations
 import click
 
 from nsalang import ir
-from nsalang.commands.compile import backends_for, integer
-from nsalang.commands.settings import const_settings, define_options, one_kernel, pairs, present_of, sort_out
+from nsalang.commands.compile import backends_for
+from nsalang.commands.settings import define_options, meaning_of, one_kernel, pairs, pinned, variant_options
 from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, Choice, Meaning, Unit, prepare, settings_key, typed
+from nsalang.driver import BACKENDS, Choice, prepare, typed
 from nsalang.target import parse_target
 
 
-@click.command("show", short_help="The IR of a kernel after each pass that changed it.")
+@click.command("show")
 @click.argument("file")
 @click.argument("kernel", required=False)
 @click.option("-t", "--target", default="cuda:sm_90", show_default=True, help="cuda:sm_90, hip:gfx942, cpu, …")
 @click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), default="both", show_default=True)
 @click.option("--pass", "stage", metavar="NAME", help="Only after this pass ('typecheck' is before all), changed or not.")
 @define_options
-@click.option("--pin", "pins", multiple=True, metavar="AXIS=LENGTH", help="Pin the machine length of an axis (a power of two).")
-@click.option("--aligned/--unaligned", default=True, show_default=True, help="Addresses and strides divide by 16 bytes, last strides are 1.")
-@click.option("--wide/--narrow", default=False, show_default=True, help="Offsets need 64 bits.")
+@variant_options
 @session_options
 @click.pass_obj
 def command(
@@ -29,6 +27,7 @@ def command(
     present: tuple[str, ...], without: tuple[str, ...], pins: tuple[str, ...], aligned: bool, wide: bool,
 ) -> None:  # fmt: skip
     """Print the IR of KERNEL of FILE (which may be left out where there is one) after each pass that changed it."""
+    from nsalang.kernel import Kernel, Module
     from nsalang.parser import parse, read_source
     from nsalang.passes import PASSES
     from nsalang.printer import print_kernel
@@ -37,30 +36,26 @@ def command(
     if stage is not None and stage not in stages:
         raise click.UsageError(f"there is no pass '{stage}': there are {', '.join(stages)}")
     device = parse_target(target)
-    raw = pairs(defines, "-D")
-    pinned = tuple((axis, integer(text, f"--pin {axis}")) for axis, text in pairs(pins, "--pin").items())
+    pins_chosen = pinned(pins)
     tree = parse(read_source(file))
-    unit = Unit(tree, one_kernel(tree, kernel))
-    signature = unit.signature(const_settings(unit.function, raw))
-    given = sort_out(raw, signature)
-    meaning = Meaning(device, settings_key(given.constants), tuple(given.dims.items()), present_of(signature, present, without))
-    start = typed(unit, meaning)
+    one: Kernel = getattr(Module(tree), one_kernel(tree, kernel))
+    start = typed(one.unit, meaning_of(one, pairs(defines, "-D"), present, without, device))
     texts: dict[str, list[tuple[str, str]]] = {}
     for each in backends_for(backend, "ir", device):
         found: list[tuple[str, ir.Kernel]] = []
-        prepare(start, device, Choice(each, wide, aligned, pinned), lambda name, k, found=found: found.append((name, k)))  # type: ignore[misc]
+        prepare(start, device, Choice(each, wide, aligned, pins_chosen), lambda name, k, found=found: found.append((name, k)))  # type: ignore[misc]
         wanted = [
             (name, k) for i, (name, k) in enumerate(found)
             if (name == stage if stage is not None else i == 0 or k is not found[i - 1][1])
         ]  # fmt: skip
         texts[each] = [(name, print_kernel(k)) for name, k in wanted]
-    for each, shown in texts.items():
+    for used, shown in texts.items():
         for name, text in shown:
             if all((name, text) in others for others in texts.values()):
                 # Most stages don't depend on the backend: such a text is printed once.
-                if each != next(iter(texts)):
+                if used != next(iter(texts)):
                     continue
                 click.secho(f"# ---- {name}", bold=True)
             else:
-                click.secho(f"# ---- {name} ({each})", bold=True)
+                click.secho(f"# ---- {name} ({used})", bold=True)
             click.echo(text.rstrip("\n") + "\n")

@@ -1,4 +1,4 @@
-"""What the commands share at the terminal: the session's switches, tables, and a progress line that shows up only when something takes long."""
+"""What the commands share at the terminal: the session's switches, tables, and progress that shows only when something takes long."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class Session:
-    """The switches that every command takes. Made by ``main`` and filled in by click, so that errors can be shown as asked wherever they occur."""
+    """The switches that every command takes. Made by ``main``, filled in by click, so that errors are shown as asked wherever they are."""
 
     quiet: bool = False
     debug: bool = False
@@ -51,7 +51,7 @@ class Session:
 
     @contextlib.contextmanager
     def progress(self, doing: str) -> Iterator[Callable[[str], None]]:
-        """Within the block, say on standard error what is being done once it has taken two seconds. Yields a function that changes what it says."""
+        """Say on standard error what the block does once it has taken two seconds. Yields a function that changes what it says."""
         if self.quiet or self.error_format == "json":
             yield lambda text: None
             return
@@ -105,7 +105,7 @@ class _Progress:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console: colours on a terminal only and not under NO_COLOR; wide where the output is no terminal, so that nothing is cut in a file."""
+    """A rich console: colours on a terminal only and not under NO_COLOR; wide where there is no terminal, so that nothing is cut."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -157,7 +157,7 @@ def session_options(function: F) -> F:
             "--error-format", type=click.Choice(["human", "json"]), expose_value=False, callback=_set("error_format"), is_eager=True,
             help="How errors are shown on standard error (default: human).",
         ),
-        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set("quiet"), help="No progress and no notes on standard error."),
+        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set("quiet"), help="No progress and no notes."),
     ):  # fmt: skip
         function = decorate(function)
     return function

@@ -14,13 +14,15 @@ class Argument:
     """One runtime argument of a generated kernel, in order.
 
     ``kind`` pointer: a tensor whose elements are ``dtype`` (a name of nsalang.dtypes: bf16, e4m3, i32 …). Otherwise a scalar.
-    ``aligned``: a pointer whose address, or an integer whose value, is a multiple of 16 in this variant.
+    ``aligned``: a pointer whose address, or an integer whose value, is a multiple of 16 in this variant. ``divisor``: a lesser number of
+    which an integer is known to be a multiple.
     """
 
     name: str
     kind: Kind
     dtype: str = ""
     aligned: bool = False
+    divisor: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,8 @@ def _compile(program: Program) -> tuple[dict[str, str | bytes], dict[str, Any]]:
 
         names = [a.name for a in program.arguments]
         assert function.arg_names == names, f"'{program.entry}' takes {function.arg_names}, the program says {names}"
-        attrs = {(i,): [["tt.divisibility", 16]] for i, argument in enumerate(program.arguments) if argument.aligned}
+        divisors = [16 if argument.aligned else argument.divisor for argument in program.arguments]
+        attrs = {(i,): [["tt.divisibility", divisor]] for i, divisor in enumerate(divisors) if divisor > 1}
         source = ASTSource(function, dict(zip(names, signature(program), strict=True)), {}, attrs)
         options = {"num_warps": program.warps, "num_stages": program.stages, "enable_fp_fusion": program.fp_fusion}
         try:

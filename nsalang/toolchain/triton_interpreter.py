@@ -204,6 +204,11 @@ def _scan(self: Any, input: tuple[Any, ...]) -> Any:
     return [self.to_tensor(d, dtype) for d, dtype in zip(joined, dtypes, strict=True)]
 
 
+def _all_ones(self: Any, type: Any) -> Handle:
+    kind = interpreter._get_np_dtype(type.scalar)
+    return interpreter.TensorHandle(np.array([True] if kind == bool else [-1]).astype(kind), type.scalar)
+
+
 def scalar(value: float, dtype: Any) -> Any:
     """A scalar tensor, as a kernel sees its arguments and loop variables."""
     return tl.tensor(interpreter.TensorHandle(np.array([value], dtype=interpreter._get_np_dtype(dtype)), dtype), dtype)
@@ -225,7 +230,12 @@ def install() -> None:
     """Mend the interpreter of this process, for good. Every kernel of the process runs with it."""
     assert triton.knobs.runtime.interpret, "TRITON_INTERPRET must be set before triton is imported"
     builder = interpreter.InterpreterBuilder
-    replaced: dict[str, Callable[..., Any]] = {"create_clampf": _clamp, "create_fma": _fma, "create_dot": _dot}
+    replaced: dict[str, Callable[..., Any]] = {
+        "create_clampf": _clamp,
+        "create_fma": _fma,
+        "create_dot": _dot,
+        "get_all_ones_value": _all_ones,
+    }
     for name in ("si_to_fp", "ui_to_fp", "fp_to_si", "fp_to_ui", "fp_ext", "fp_trunc"):
         replaced[f"create_{name}"] = lambda self, src, dst_type: _convert(src, dst_type)
     replaced["cast_impl"] = lambda self, src, dst_type: _convert(src, dst_type)

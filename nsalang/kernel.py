@@ -9,9 +9,10 @@ from os import PathLike
 from typing import Any, NoReturn, overload
 
 from nsalang import syntax
-from nsalang.arguments import OPTIONS, Parameters, constants_of, unknown_argument
+from nsalang.arguments import Parameters, constants_of, unknown_argument
 from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend
-from nsalang.launch import DEFAULT, Launcher, options_of, pins_of
+from nsalang.launch import Launcher
+from nsalang.options import DEFAULT, Options, options_of, pins_of, refuse_later
 from nsalang.signature import Signature, annotation_of
 from nsalang.source import NsaError, Source
 from nsalang.target import Target, parse_target
@@ -26,15 +27,14 @@ class Kernel:
     With all outputs given, a call that has run once allocates nothing and is safe in a CUDA graph. Raises NsaError.
     """
 
-    def __init__(self, unit: Unit, defaults: Mapping[str, object] | None = None) -> None:
+    def __init__(self, unit: Unit, options: Options = DEFAULT) -> None:
         function = unit.function
         self.unit = unit
         self.launcher = Launcher(unit, Parameters.of(function))
         self.__name__ = self.__qualname__ = unit.name
         self.__doc__ = function.docstring
         self.__signature__ = _python_signature(function)
-        self._defaults = dict(defaults or {})
-        self._options = options_of(unit.name, **{"backend": "auto", "target": None, "schedule": None, "later": {}, **self._defaults})  # type: ignore[arg-type]
+        self._options = options
 
     def __call__(
         self,
@@ -49,11 +49,10 @@ class Kernel:
         **kwargs: Any,
     ) -> Any:
         options = self._options
-        given = (backend, target, schedule, autotune, deterministic, check, allow)
-        if any(option is not None for option in given):
-            later = {"autotune": autotune, "deterministic": deterministic, "check": check, "allow": allow}
-            chosen = {n: v for n, v in zip(OPTIONS, given[:3], strict=False) if v is not None}
-            options = options_of(self.unit.name, **{"backend": "auto", "target": None, "schedule": None, **self._defaults, **chosen, "later": later})  # type: ignore[arg-type]
+        if autotune is not None or deterministic is not None or check is not None or allow is not None:
+            refuse_later(self.unit.name, {"autotune": autotune, "deterministic": deterministic, "check": check, "allow": allow})
+        if backend is not None or target is not None or schedule is not None:
+            options = options_of(self.unit.name, options, backend, target, schedule)
         return self.launcher(args, kwargs, options)
 
     def interpret(self, *args: Any, target: str | Target | None = None, tile: int | Mapping[str, int] | None = None, **kwargs: Any) -> Any:
@@ -89,7 +88,12 @@ class Kernel:
         settings = constants_of(base, values)
         for parameter in base.parameters:
             if parameter.kind == "dtype" and parameter.name not in settings:
-                raise NsaError.at("NSA0517", f"the dtype '{parameter.name}' of '{base.name}' is not given", parameter.span, help=f"give {parameter.name}=…")
+                raise NsaError.at(
+                    "NSA0517",
+                    f"the dtype '{parameter.name}' of '{base.name}' is not given",
+                    parameter.span,
+                    help=f"give {parameter.name}=…",
+                )
         present: set[str] = set()
         dims: dict[str, int] = {}
         optional = [p.name for p in base.parameters if p.optional]
@@ -103,7 +107,11 @@ class Kernel:
                     present.add(name)
             elif name in base.dims:
                 if name not in base.specialised:
-                    raise NsaError.at("NSA0518", f"the dimension {name} of '{base.name}' stays dynamic: its value is no part of a variant", help="leave it out")
+                    raise NsaError.at(
+                        "NSA0518",
+                        f"the dimension {name} of '{base.name}' stays dynamic: its value is no part of a variant",
+                        help="leave it out",
+                    )
                 if type(value) is not int or value < 0:
                     raise NsaError.at("NSA0518", f"the dimension {name} is a non-negative integer, not {value!r}")
                 dims[name] = value
@@ -226,21 +234,22 @@ def jit(
     Plain numbers, bools and dtypes of the enclosing scope are captured, as they are now. Raises NsaError for wrong syntax; types are
     checked at the first use, or by ``check``.
     """
-    defaults = {"backend": backend, "target": target, "schedule": schedule}
+    name = getattr(function, "__name__", "jit")
+    options = options_of(name, DEFAULT, backend, target, schedule)
     if function is None:
-        return lambda f: _kernel(f, defaults)
-    return _kernel(function, defaults)
+        return lambda f: _kernel(f, options)
+    return _kernel(function, options)
 
 
-def _kernel(function: Callable[..., Any], defaults: Mapping[str, object]) -> Kernel:
+def _kernel(function: Callable[..., Any], options: Options) -> Kernel:
     from nsalang.capture import capture
     from nsalang.parser import parse
 
     source, captured = capture(function)
-    kernel = Kernel(Unit(parse(source), function.__name__, captured), defaults)
+    kernel = Kernel(Unit(parse(source), function.__name__, captured), options)
     kernel.__module__ = function.__module__
     kernel.__qualname__ = function.__qualname__
     return kernel
 
 
-__all__ = ["DEFAULT", "Kernel", "Module", "jit", "load", "load_text"]
+__all__ = ["Kernel", "Module", "jit", "load", "load_text"]

@@ -1,0 +1,334 @@
+"""What both lowerings print with: lines with indentation and the source lines they come from, expressions with precedence, names, arguments."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nsalang import ir
+from nsalang.dtypes import I64
+from nsalang.lowering.wrap import WIDTH, wrapped
+from nsalang.source import Span
+from nsalang.target import Target
+from nsalang.toolchain import Argument, Kind, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where the launcher takes an argument from: a tensor, a dimension, the stride of ``axis`` of a tensor (in elements), a scalar parameter."""
+
+    kind: Literal["tensor", "dim", "stride", "scalar"]
+    name: str
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A program and how to launch it.
+
+    ``bindings``: one for each argument of the program, in order. ``grid``: how many programs each grid index takes, over Dim and Scalar;
+    a launch has their product. ``lines``: (line of the generated source, what it was made from), sorted.
+    """
+
+    program: Program
+    bindings: tuple[Binding, ...]
+    grid: tuple[ir.Expr, ...]
+    lines: tuple[tuple[int, Span], ...]
+
+
+# Python's precedence, loosest first.
+TERNARY, OR, AND, NOT, COMPARE, BITOR, BITXOR, BITAND, SHIFT, SUM, PRODUCT, SIGN, ATOM = range(13)
+LEVELS = {
+    "<": COMPARE, "<=": COMPARE, ">": COMPARE, ">=": COMPARE, "==": COMPARE, "!=": COMPARE, "|": BITOR, "^": BITXOR, "&": BITAND,
+    "<<": SHIFT, ">>": SHIFT, "+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "%": PRODUCT,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Python text of an expression, and how tightly its outermost operator binds."""
+
+    text: str
+    level: int = ATOM
+
+    def __str__(self) -> str:
+        return self.text
+
+    def within(self, level: int) -> str:
+        """The text where an operand of ``level`` or tighter is needed."""
+        return self.text if self.level >= level else f"({self.text})"
+
+
+def infix(op: str, a: Text, b: Text) -> Text:
+    """``a op b``. All operators group to the left; comparisons do not chain."""
+    level = LEVELS[op]
+    return Text(f"{a.within(level + (level == COMPARE))} {op} {b.within(level + 1)}", level)
+
+
+def prefix(op: str, x: Text) -> Text:
+    return Text(f"{op}{x.within(SIGN)}", SIGN)
+
+
+def call(function: str, *arguments: Text | str, **named: Text | str) -> Text:
+    parts = [str(a) for a in arguments] + [f"{name}={value}" for name, value in named.items()]
+    return Text(f"{function}({', '.join(parts)})")
+
+
+def method(x: Text, name: str, *arguments: Text | str, **named: Text | str) -> Text:
+    return call(f"{x.within(ATOM)}.{name}", *arguments, **named)
+
+
+def subscript(x: Text, inside: str) -> Text:
+    return Text(f"{x.within(ATOM)}[{inside}]")
+
+
+def number(value: float | bool) -> Text:
+    """A literal of exactly this value."""
+    if isinstance(value, bool | int):
+        return Text(repr(value), SIGN if value < 0 else ATOM)
+    if not math.isfinite(value):
+        return Text(f'float("{value}")')
+    return Text(repr(value).replace("e+", "e"), SIGN if math.copysign(1.0, value) < 0 else ATOM)
+
+
+@dataclass(slots=True)
+class Names:
+    """Identifiers of one module: the source's where they are free, else with a number behind."""
+
+    taken: set[str]
+
+    @staticmethod
+    def avoiding(*others: str) -> Names:
+        """No name that Python, its builtins or ``others`` have."""
+        return Names({*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *others})
+
+    def pick(self, wanted: str) -> str:
+        """A free name like ``wanted``, which is taken from now on."""
+        name, number = wanted, 2
+        while name in self.taken:
+            name, number = f"{wanted}_{number}" if wanted[-1].isdigit() else f"{wanted}{number}", number + 1
+        self.taken.add(name)
+        return name
+
+
+@dataclass(slots=True)
+class Emitter:
+    """Lines of a module, each with the span that it was made from. Notes ``# kernel:line`` where another line of the source begins."""
+
+    kernel: ir.Kernel
+    out: list[str] = field(default_factory=list)
+    spans: list[tuple[int, Span]] = field(default_factory=list)
+    depth: int = 0
+    noted: int = 0
+
+    def line(self, text: str = "", span: Span | None = None) -> None:
+        """One statement, broken where it is too long."""
+        indent = " " * (4 * self.depth)
+        note = self._note(span)
+        first = len(self.out) + 1
+        lines = wrapped(indent, text) if text else [""]
+        if note and len(lines[-1]) + 2 + len(note) <= WIDTH:
+            lines[-1] += f"  {note}"
+        elif note:
+            lines.insert(0, indent + note)
+        self.out += lines
+        if span is not None:
+            self.spans += [(number, span) for number in range(first, len(self.out) + 1)]
+
+    def _note(self, span: Span | None) -> str:
+        if span is None or self.kernel.span is None:
+            return ""
+        number = span.line - self.kernel.span.line + 1
+        if number == self.noted:
+            return ""
+        self.noted = number
+        return f"# {self.kernel.name}:{number}"
+
+    @contextmanager
+    def block(self, head: str, span: Span | None = None) -> Iterator[None]:
+        """``head`` and its indented body, which must not be empty."""
+        self.line(head, span)
+        self.depth += 1
+        before = len(self.out)
+        yield
+        if len(self.out) == before:
+            self.line("pass")
+        self.depth -= 1
+
+    def source(self) -> str:
+        return "\n".join(self.out) + "\n"
+
+
+def index_type(kernel: ir.Kernel) -> Kind:
+    """How dimensions, strides and offsets are passed and computed."""
+    return "i64" if kernel.schedule.wide else "i32"
+
+
+def arguments(kernel: ir.Kernel, names: Names) -> list[tuple[Binding, Argument]]:
+    """Everything that a kernel can be given: tensors, dimensions, strides, scalars. A lowering passes those that its code names."""
+    aligned, index = kernel.schedule.aligned, index_type(kernel)
+    out: list[tuple[Binding, Argument]] = []
+    for tensor in kernel.tensors:
+        stored = tensor.storage or tensor.dtype
+        out.append((Binding("tensor", tensor.name), Argument(names.pick(tensor.name), "pointer", stored.name, aligned)))
+    for dim in kernel.dims:
+        divisor = dim_divisor(kernel, dim)
+        out.append((Binding("dim", dim), Argument(names.pick(dim), index, aligned=divisor % 16 == 0, divisor=math.gcd(divisor, 16))))
+    for tensor in kernel.tensors:
+        for axis in range(len(tensor.shape) - aligned):
+            name = names.pick(f"{tensor.name}_stride{axis}")
+            divisor = stride_divisor(kernel, tensor)
+            out.append((Binding("stride", tensor.name, axis), Argument(name, index, aligned=divisor % 16 == 0, divisor=divisor)))
+    for scalar in kernel.scalars:
+        out.append((Binding("scalar", scalar.name), Argument(names.pick(scalar.name), PASSED_AS[scalar.dtype.name])))
+    return out
+
+
+PASSED_AS: dict[str, Kind] = {
+    "bool": "bool", "i8": "i32", "i16": "i32", "i32": "i32", "i64": "i64", "u8": "i32", "u16": "i32", "u32": "i64", "f16": "f32", "bf16": "f32",
+    "f32": "f32",
+}  # fmt: skip
+"""How a scalar parameter of each dtype reaches the code: in the least type that holds it and that a launch can pass."""
+
+
+def dim_divisor(kernel: ir.Kernel, name: str) -> int:
+    """What a dimension is a multiple of by what the kernel requires; else 1."""
+    divisor = 1
+    for require in kernel.requires:
+        match require.condition:
+            case ir.Binary(op="eq", a=ir.Binary(op="mod" | "tmod", a=ir.Dim(name=found), b=ir.Const(value=value)), b=ir.Const(value=0)) if (
+                found == name
+            ):
+                divisor = math.lcm(divisor, int(value))
+            case _:
+                pass
+    return divisor
+
+
+def stride_divisor(kernel: ir.Kernel, tensor: ir.Tensor) -> int:
+    """What every stride that is an argument is a multiple of, in elements."""
+    return max(16 // (tensor.storage or tensor.dtype).bytes, 1) if kernel.schedule.aligned else 1
+
+
+def machine_axes(kernel: ir.Kernel, axes: Iterable[str]) -> tuple[str, ...]:
+    """The dimensions of a value with these axes, outermost first."""
+    have = set(axes)
+    return tuple(a for a in kernel.schedule.order if a in have)
+
+
+def machine_shape(kernel: ir.Kernel, axes: Iterable[str]) -> tuple[int, ...]:
+    return tuple(kernel.schedule.length(a) for a in machine_axes(kernel, axes))
+
+
+def grid_of(kernel: ir.Kernel) -> tuple[ir.Expr, ...]:
+    """The number of programs of each grid index, for the launcher."""
+    return tuple(programs(kernel, index) for index in kernel.grid)
+
+
+def programs(kernel: ir.Kernel, index: ir.GridIndex) -> ir.Expr:
+    """``extent``, or with tiles ``cdiv(extent, length)``."""
+    length = kernel.schedule.length(index.name) if index.tiled else 1
+    if length == 1:
+        return index.extent
+    match index.extent:
+        case ir.Const(value=value, dtype=dtype):
+            return ir.Const(dtype, (), -(-int(value) // length))
+        case extent:
+            dtype = extent.dtype
+            above = ir.Binary(dtype, (), "add", extent, ir.Const(dtype, (), length - 1))
+            return ir.Binary(dtype, (), "tdiv", above, ir.Const(dtype, (), length))
+
+
+def used_indices(kernel: ir.Kernel) -> dict[str, bool]:
+    """The index variables that the code reads, by name: whether as 64-bit integers."""
+    return {n.name: n.dtype is I64 for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Index)}
+
+
+def assigned_twice(kernel: ir.Kernel) -> frozenset[str]:
+    """Variables with several assignments: a backend must give the first the type of the others."""
+    seen: set[str] = set()
+    twice: set[str] = set()
+    for statement in kernel.body:
+        for node in ir.walk(statement):
+            if isinstance(node, ir.Assign):
+                (twice if node.name in seen else seen).add(node.name)
+    return frozenset(twice)
+
+
+def barriers(kernel: ir.Kernel) -> frozenset[int]:
+    """The ``id`` of each statement before which all threads of an instance must have finished their accesses to a tensor.
+
+    A store and a load of one tensor, in either order, may be made by different threads for one element; so may two stores by different
+    statements, or by one statement in a loop whose index none of its own indices follows.
+    """
+    found: set[int] = set()
+    # Accesses since the last barrier: (tensor, is a store, id of the statement).
+    State = frozenset[tuple[str, bool, int]]
+    written = {n.tensor for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)}
+
+    def clash(state: State, name: str, store: bool, at: int, repeats: bool) -> bool:
+        return any(t == name and (was != store or (store and (who != at or repeats))) for t, was, who in state)
+
+    def access(state: State, statement: ir.Stmt, name: str, store: bool, repeats: bool) -> State:
+        if clash(state, name, store, id(statement), repeats):
+            found.add(id(statement))
+            state = frozenset()
+        return state | {(name, store, id(statement))}
+
+    def loads(state: State, statement: ir.Stmt, values: Sequence[ir.Expr | None]) -> State:
+        for value in values:
+            for node in ir.walk(value) if value is not None else ():
+                if isinstance(node, ir.Load) and node.tensor in written:
+                    state = access(state, statement, node.tensor, False, False)
+        return state
+
+    def run(body: Sequence[ir.Stmt], state: State, loops: tuple[str, ...]) -> State:
+        for s in body:
+            match s:
+                case ir.Assign():
+                    state = loads(state, s, (s.value,))
+                case ir.Store():
+                    state = loads(state, s, (s.value, s.mask, *s.indices))
+                    named = {n.name for i in s.indices for n in ir.walk(i) if isinstance(n, ir.Index)}
+                    state = access(state, s, s.tensor, True, not named.issuperset(loops))
+                case ir.SpanAxis():
+                    state = loads(state, s, (s.start, s.stop))
+                case ir.For():
+                    state = loads(state, s, (s.lo, s.hi))
+                    # The second time around, the body follows itself.
+                    state = run(s.body, run(s.body, state, (*loops, s.index)), (*loops, s.index)) | state
+                case ir.If():
+                    state = loads(state, s, (s.cond,))
+                    state = run(s.body, state, loops) | run(s.orelse, state, loops)
+        return state
+
+    run(kernel.body, frozenset(), ())
+    return frozenset(found)
+
+
+def facts(kernel: ir.Kernel, target: Target, backend: str) -> list[str]:
+    """The variant in words, for the head of the module: constants, facts about the launch, reasons of the schedule."""
+    schedule = kernel.schedule
+    out = [f"{kernel.name} for {target}, in {backend}."]
+    if kernel.constants:
+        out.append(", ".join(f"{name} = {text}" for name, text in kernel.constants) + ".")
+    size = "Offsets take 64 bits" if schedule.wide else "Dimensions and offsets fit 32 bits"
+    layout = "addresses and strides divide by 16 bytes, last strides are 1" if schedule.aligned else "any strides and alignment"
+    out.append(f"{size}; {layout}.")
+    out.append(f"{schedule.warps} warps.")
+    return [*out, *schedule.why]
+
+
+def launch_words(kernel: ir.Kernel) -> list[str]:
+    """What one program does, a phrase for each grid index."""
+    return [
+        f"{kernel.schedule.length(i.name)} {ir.plain(i.name)}"
+        if i.tiled and kernel.schedule.length(i.name) > 1
+        else f"one {ir.plain(i.name)}"
+        for i in kernel.grid
+    ]

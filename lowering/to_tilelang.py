@@ -1,0 +1,532 @@
+"""A kernel on which all passes ran, printed as a TileLang program. It prints what the IR says and chooses nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from nsalang import ir
+from nsalang.dtypes import F32, I32, I64, U8, U16, DType
+from nsalang.lowering import emit
+from nsalang.lowering.emit import BITAND, SUM, Emitter, Generated, Names, Text, call, infix, number, prefix, subscript
+from nsalang.target import Target
+from nsalang.toolchain import Kind, Program
+
+INFIX: dict[ir.BinaryOp, str] = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
+}  # fmt: skip
+CALLS = {"min": "T.min", "max": "T.max", "tdiv": "T.truncdiv", "tmod": "T.truncmod"}
+FUNCTIONS: dict[ir.UnaryOp, str] = {
+    "abs": "T.abs", "exp": "T.exp", "exp2": "T.exp2", "log": "T.log", "log2": "T.log2", "sqrt": "T.sqrt", "rsqrt": "T.rsqrt",
+    "floor": "T.floor", "ceil": "T.ceil",
+}  # fmt: skip
+IEEE: dict[ir.BinaryOp, str] = {"add": "T.ieee_add", "sub": "T.ieee_sub", "mul": "T.ieee_mul", "div": "T.ieee_fdiv"}
+SCALARS: dict[Kind, str] = {"pointer": "T.handle", "i32": "T.int32", "i64": "T.int64", "f32": "T.float32", "bool": "T.bool"}
+RESERVED = (
+    "T", "abs", "min", "max", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "floor", "ceil", "tanh", "pow", "round", "half", "float", "double", "int",
+    "char", "short", "long", "signed", "unsigned", "void", "auto", "const", "static", "struct", "union", "enum", "template", "typename", "this", "new",
+    "delete", "switch", "case", "default", "do", "goto", "inline", "namespace", "operator", "private", "public", "register", "restrict", "sizeof",
+    "typedef", "using", "virtual", "volatile", "extern", "warpSize", "y0", "y1", "yn", "j0", "j1", "jn", "gamma", "signgam", "index", "main",
+)  # fmt: skip
+"""Names that the C++ which TileLang makes gives another meaning."""
+
+
+def lower(kernel: ir.Kernel, target: Target) -> Generated:
+    """The TileLang program of a kernel, as a module that a person could have written. ``kernel``: after all passes."""
+    names = Names.avoiding(*RESERVED, "entry")
+    function = names.pick(kernel.name)
+    arguments = emit.arguments(kernel, names)
+    known = {(b.kind, b.name, b.axis): a.name for b, a in arguments}
+    ranks = [len(emit.machine_axes(kernel, n.axes)) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
+    lanes = tuple(names.pick("ijkluvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
+    printer = Printer(
+        kernel, target, names, known, Emitter(kernel), Emitter(kernel), lanes, emit.assigned_twice(kernel), emit.barriers(kernel)
+    )
+    printer.emitter.depth = printer.places.depth = 3
+    printer.grid()
+    printer.statements(kernel.body)
+    # What the buffers' shapes and strides name is passed, too.
+    tensors = Emitter(kernel)
+    tensors.depth = 2
+    pointers = {t.name: names.pick(f"{known['tensor', t.name, 0]}_ptr") for t in kernel.tensors}
+    for tensor in kernel.tensors:
+        tensors.line(f"{known['tensor', tensor.name, 0]} = {printer.tensor(tensor, pointers[tensor.name])}")
+    count = printer.programs()
+    passed = [(b, a) for b, a in arguments if b.kind == "tensor" or a.name in printer.used]
+    for _, a in passed:
+        if a.kind in ("i32", "i64") and (divisor := max(a.divisor, 16 if a.aligned else 1)) > 1:
+            tensors.line(f"T.assume({a.name} % {divisor} == 0)")
+
+    head = Emitter(kernel)
+    _docstring(head, kernel, target)
+    head.line()
+    head.line("import tilelang.language as T")
+    head.line()
+    head.line()
+    head.line("def entry():")
+    head.depth = 1
+    head.line("@T.prim_func")
+    parameters = [f"{pointers[b.name] if b.kind == 'tensor' else a.name}: {SCALARS[a.kind]}" for b, a in passed]
+    head.line(f"def {function}({', '.join(parameters)}):")
+    head.out += tensors.out
+    head.depth = 2
+    head.line(f"with T.Kernel({count}, threads={kernel.schedule.warps * target.warp}) as {printer.pid}:")
+    head.out += printer.places.out
+    first = len(head.out)
+    head.out += printer.emitter.out or ["            pass"]
+    head.depth = 1
+    head.line()
+    head.line(f"return {function}")
+    program = Program(
+        "tilelang",
+        str(target),
+        "entry",
+        head.source(),
+        tuple(a for _, a in passed),
+        warps=kernel.schedule.warps,
+        stages=kernel.schedule.stages,
+    )
+    lines = tuple((number + first, span) for number, span in printer.emitter.spans)
+    return Generated(program, tuple(b for b, _ in passed), emit.grid_of(kernel), lines)
+
+
+def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
+    title, *rest = emit.facts(kernel, target, "TileLang")
+    launch = " x ".join(emit.launch_words(kernel)) or "everything"
+    out.line(f'"""{title}')
+    out.line()
+    for line in (f"A block makes {launch}; blocks run through the last index fastest.", *rest):
+        out.out.append(line.replace("\\", "/").replace('"""', "'''"))
+    out.line('"""')
+
+
+@dataclass(slots=True)
+class Printer:
+    """The state of printing one kernel. ``known``: argument names; ``used``: those that the code names; ``places``: the buffers of a block, which
+    stand before its code; ``buffers``: variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0);
+    ``lane``: the loop variable of each axis in the T.Parallel loop being printed."""
+
+    kernel: ir.Kernel
+    target: Target
+    names: Names
+    known: dict[tuple[str, str, int], str]
+    emitter: Emitter
+    places: Emitter
+    lanes: tuple[str, ...]
+    twice: frozenset[str]
+    barriers: frozenset[int]
+    pid: str = ""
+    used: set[str] = field(default_factory=set)
+    buffers: dict[str, str] = field(default_factory=dict)
+    scalars: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, Text | None] = field(default_factory=dict)
+    lane: dict[str, str] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------------------------------------------ the grid
+
+    def grid(self) -> None:
+        """Where the index variables of this block begin, from its number: the last varies fastest."""
+        self.pid = self.names.pick("pid")
+        pid = Text(self.pid)
+        read = emit.used_indices(self.kernel)
+        if self.kernel.schedule.wide and any(i.name in read for i in self.kernel.grid):
+            pid = Text(self.names.pick("block"))
+            self.emitter.line(f'{pid} = T.cast({self.pid}, "int64")')
+        for position, index in reversed([*enumerate(self.kernel.grid)]):
+            if index.name in read:
+                mine = pid
+                for later in reversed(self.kernel.grid[position + 1 :]):
+                    mine = call("T.truncdiv", mine, self.count(later))
+                if position and emit.programs(self.kernel, index) != ir.Const(index.extent.dtype, (), 1):
+                    mine = call("T.truncmod", mine, self.count(index))
+                if index.tiled:
+                    mine = infix("*", mine, number(self.kernel.schedule.length(index.name)))
+                name = self.names.pick(ir.plain(index.name))
+                self.bases[index.name] = Text(name)
+                self.emitter.line(f"{name} = {mine}", index.span)
+
+    def count(self, index: ir.GridIndex) -> Text:
+        length = self.kernel.schedule.length(index.name) if index.tiled else 1
+        if length == 1 or isinstance(index.extent, ir.Const):
+            return self.expr(emit.programs(self.kernel, index))
+        return call("T.ceildiv", self.expr(index.extent), str(length))
+
+    def programs(self) -> Text:
+        """The number of blocks."""
+        counts = [self.count(i) for i in self.kernel.grid if emit.programs(self.kernel, i) != ir.Const(i.extent.dtype, (), 1)]
+        out = counts[0] if counts else number(1)
+        for other in counts[1:]:
+            out = infix("*", out, other)
+        return out
+
+    # ---------------------------------------------------------------------------------------------------------------- statements
+
+    def statements(self, body: Sequence[ir.Stmt]) -> None:
+        for statement in body:
+            if id(statement) in self.barriers:
+                self.emitter.line("T.sync_threads()", statement.span)
+            self.statement(statement)
+
+    def statement(self, s: ir.Stmt) -> None:
+        match s:
+            case ir.Assign():
+                self.assign(s)
+            case ir.Store():
+                self.store(s)
+            case ir.SpanAxis():
+                if s.axis in emit.used_indices(self.kernel):
+                    self.span_axis(s)
+            case ir.For():
+                self.loop(s)
+            case ir.If():
+                self.branch(s, "if")
+            case _:
+                assert_never(s)
+
+    def span_axis(self, s: ir.SpanAxis) -> None:
+        start = self.expr(s.start)
+        if isinstance(s.start, ir.Const):
+            self.bases[s.axis] = None if s.start.value == 0 else start
+            return
+        name = self.names.pick(ir.plain(s.axis))
+        self.bases[s.axis] = Text(name)
+        self.emitter.line(f"{name} = {start}", s.span)
+
+    def loop(self, s: ir.For) -> None:
+        lo, hi = self.expr(s.lo), self.expr(s.hi)
+        from_zero = isinstance(s.lo, ir.Const) and s.lo.value == 0
+        name = self.names.pick(ir.plain(s.index))
+        self.bases[s.index] = Text(name)
+        if s.kind == "range":
+            bounds = [hi] if from_zero else [lo, hi]
+            with self.emitter.block(f"for {name} in {call('T.serial', *bounds)}:", s.span):
+                self.statements(s.body)
+            return
+        length = self.kernel.schedule.length(s.index)
+        extent = hi if from_zero else infix("-", hi, lo)
+        blocks = call("T.ceildiv", extent, str(length))
+        if isinstance(s.lo, ir.Const) and isinstance(s.hi, ir.Const):
+            blocks = number(max(0, -(-(int(s.hi.value) - int(s.lo.value)) // length)))
+        counter = self.names.pick(f"{name}_block")
+        stages = self.kernel.schedule.stages
+        over = call("T.Pipelined", blocks, num_stages=str(stages)) if stages > 1 else call("T.serial", blocks)
+        with self.emitter.block(f"for {counter} in {over}:", s.span):
+            if s.index in emit.used_indices(self.kernel):
+                step = infix("*", Text(counter), number(length))
+                self.emitter.line(f"{name} = {step if from_zero else infix('+', lo, step)}", s.span)
+            self.statements(s.body)
+
+    def branch(self, s: ir.If, word: str) -> None:
+        with self.emitter.block(f"{word} {self.expr(s.cond)}:", s.span):
+            self.statements(s.body)
+        match s.orelse:
+            case ():
+                pass
+            case (ir.If() as other,) if id(other) not in self.barriers:
+                self.branch(other, "elif")
+            case _:
+                with self.emitter.block("else:"):
+                    self.statements(s.orelse)
+
+    def assign(self, s: ir.Assign) -> None:
+        match s.value:
+            case ir.Reduce() as reduce:
+                self.reduce(s, reduce)
+            case ir.Scan() as scan:
+                self.scan(s, scan)
+            case ir.Full(value=ir.Const() as constant) if s.value.axes:
+                buffer = self.buffer(s.name, s.value)
+                zero = constant.value == 0 and math.copysign(1.0, constant.value) > 0
+                self.emitter.line(f"T.clear({buffer})" if zero else f"T.fill({buffer}, {self.typed(constant)})", s.span)
+            case value if value.axes:
+                buffer = self.buffer(s.name, value)
+                with self.parallel(value.axes, s):
+                    self.emitter.line(f"{self.element(buffer, value.axes)} = {self.whole(value)}", s.span)
+            case value:
+                self.scalar(s, self.whole(value))
+
+    def whole(self, value: ir.Expr) -> Text:
+        """The value of an assignment or a store: typed where it is a number."""
+        match value:
+            case ir.Load():
+                return self.load(value)
+            case ir.Const():
+                return self.typed(value)
+            case _:
+                return self.expr(value)
+
+    def scalar(self, s: ir.Assign, value: Text) -> None:
+        """A variable of one value: an expression's name, or where it is assigned again a register."""
+        if s.name not in self.scalars:
+            self.scalars[s.name] = self.names.pick(ir.plain(s.name))
+            if s.name in self.twice:
+                self.places.line(f'{self.scalars[s.name]} = T.alloc_var("{s.value.dtype.tilelang}")')
+        self.emitter.line(f"{self.scalars[s.name]} = {value}", s.span)
+
+    def buffer(self, name: str, value: ir.Expr) -> str:
+        """The fragment of a variable with axes; its first assignment makes the place."""
+        if name not in self.buffers:
+            self.buffers[name] = self.place(ir.plain(name), emit.machine_shape(self.kernel, value.axes), value.dtype)
+        return self.buffers[name]
+
+    def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment") -> str:
+        picked = self.names.pick(name)
+        self.places.line(f'{picked} = T.alloc_{where}({_tuple(shape)}, "{dtype.tilelang}")')
+        return picked
+
+    @contextmanager
+    def parallel(self, axes: Sequence[str], s: ir.Stmt) -> Iterator[None]:
+        """A loop over the lanes of ``axes``, one after the other in any order."""
+        machine = emit.machine_axes(self.kernel, axes)
+        lanes = self.lanes[: len(machine)]
+        before, self.lane = self.lane, dict(zip(machine, lanes, strict=True))
+        extents = ", ".join(map(str, emit.machine_shape(self.kernel, axes)))
+        with self.emitter.block(f"for {', '.join(lanes)} in T.Parallel({extents}):", s.span):
+            yield
+        self.lane = before
+
+    def element(self, buffer: str, axes: Sequence[str]) -> Text:
+        mine = emit.machine_axes(self.kernel, axes)
+        return subscript(Text(buffer), ", ".join(self.lane[a] for a in mine) or "0")
+
+    # -------------------------------------------------------------------------------------------------------------------- memory
+
+    def load(self, x: ir.Load) -> Text:
+        element = self.access(x.tensor, x.indices)
+        if x.mask is None:
+            return element
+        return call("T.if_then_else", self.expr(x.mask), element, self.typed(x.fill or ir.Const(x.dtype, (), 0)))
+
+    def store(self, s: ir.Store) -> None:
+        if s.axes:
+            with self.parallel(s.axes, s):
+                self.masked_store(s)
+        else:
+            self.masked_store(s)
+
+    def masked_store(self, s: ir.Store) -> None:
+        line = f"{self.access(s.tensor, s.indices)} = {self.whole(s.value)}"
+        if s.mask is None:
+            self.emitter.line(line, s.span)
+            return
+        with self.emitter.block(f"if {self.expr(s.mask)}:", s.span):
+            self.emitter.line(line, s.span)
+
+    def access(self, tensor: str, indices: Sequence[ir.Expr]) -> Text:
+        at = [self.index(i) if isinstance(i, ir.Index) else self.expr(i) for i in indices]
+        return subscript(Text(self.argument("tensor", tensor)), ", ".join(map(str, at)) or "0")
+
+    def tensor(self, t: ir.Tensor, pointer: str) -> Text:
+        """The buffer behind a pointer: its extents and strides, in elements."""
+        stored = t.storage or t.dtype
+        last = len(t.shape) - 1
+        strides = [self.argument("stride", t.name, axis) if ("stride", t.name, axis) in self.known else "1" for axis in range(len(t.shape))]
+        assert all(s != "1" or axis == last for axis, s in enumerate(strides))
+        extents = [str(self.expr(e)) for e in t.shape]
+        return call("T.make_tensor", pointer, _tuple(extents or [1]), f'"{stored.tilelang}"', _tuple(strides or [1]))
+
+    def argument(self, kind: str, name: str, axis: int = 0) -> str:
+        found = self.known[kind, name, axis]
+        self.used.add(found)
+        return found
+
+    # --------------------------------------------------------------------------------------------------------------- expressions
+
+    def index(self, x: ir.Index) -> Text:
+        """An index variable: where its block begins, and the lane."""
+        base = self.bases[x.name]
+        if not x.axes:
+            assert base is not None
+            return base
+        lane = Text(self.lane[x.name])
+        return lane if base is None else infix("+", base, lane)
+
+    def expr(self, x: ir.Expr) -> Text:
+        match x:
+            case ir.Const():
+                return self.number(x)
+            case ir.Dim():
+                return Text(self.argument("dim", x.name))
+            case ir.Scalar():
+                text = Text(self.argument("scalar", x.name))
+                passed = emit.PASSED_AS[next(p.dtype.name for p in self.kernel.scalars if p.name == x.name)]
+                return text if passed == x.dtype.name else self.cast(text, x.dtype)
+            case ir.Index():
+                text = self.index(x)
+                narrow = x.axes and (self.bases[x.name] is None or text.level == SUM and str(self.bases[x.name]).isdigit())
+                return self.cast(text, I64) if x.dtype is I64 and narrow else text
+            case ir.Var():
+                if x.name in self.scalars:
+                    return Text(self.scalars[x.name])
+                return self.element(self.buffers[x.name], x.axes)
+            case ir.Unary():
+                return self.unary(x)
+            case ir.Binary():
+                return self.binary(x)
+            case ir.Fma():
+                return call("T.ieee_fmaf", *(self.operand(v) for v in (x.a, x.b, x.c)))
+            case ir.Where():
+                return call("T.if_then_else", self.expr(x.cond), self.operand(x.a), self.operand(x.b))
+            case ir.Cast():
+                assert x.mode != "convert", "a conversion that legalize left"
+                return self.cast(self.operand(x.x), x.dtype)
+            case ir.Bitcast():
+                return call("T.reinterpret", self.operand(x.x), f'"{x.dtype.tilelang}"')
+            case ir.Full():
+                return self.operand(x.value)
+            case ir.Load() | ir.Reduce() | ir.Scan():
+                raise AssertionError(f"flatten left a {type(x).__name__} inside an expression")
+            case _:
+                assert_never(x)
+
+    def operand(self, x: ir.Expr) -> Text:
+        """An argument of a function of TileLang's: a number needs its type there."""
+        return self.typed(x) if isinstance(x, ir.Const) else self.expr(x)
+
+    def number(self, x: ir.Const) -> Text:
+        """A constant beside something that has its type."""
+        return number(x.value) if x.dtype in (I32, I64) or (x.dtype is F32 and math.isfinite(x.value)) else self.typed(x)
+
+    def typed(self, x: ir.Const) -> Text:
+        """A constant that has its dtype wherever it stands."""
+        if x.dtype.is_float and math.isinf(x.value):
+            infinity = prefix("-", call("T.infinity", '"float32"')) if x.value < 0 else call("T.infinity", '"float32"')
+            return infinity if x.dtype is F32 else self.cast(infinity, x.dtype)
+        return call(f"T.{x.dtype.tilelang}", number(float(x.value) if x.dtype.is_float else x.value))
+
+    def cast(self, x: Text, dtype: DType) -> Text:
+        return call("T.cast", x, f'"{dtype.tilelang}"')
+
+    def unary(self, x: ir.Unary) -> Text:
+        match x.op:
+            case "neg":
+                return prefix("-", self.expr(x.x))
+            case "not" | "invert":
+                # T.Not turns the comparison below it around, which is wrong for NaN.
+                return prefix("~", self.expr(x.x))
+            case "abs" | "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "floor" | "ceil":
+                return call(FUNCTIONS[x.op], self.operand(x.x))
+            case "sigmoid" | "tanh" | "pow2_ceil" | "ceil_log2" | "trunc" | "round":
+                raise AssertionError(f"legalize left '{x.op}'")
+            case _:
+                assert_never(x.op)
+
+    def binary(self, x: ir.Binary) -> Text:
+        match x.op:
+            case "min" | "max" | "tdiv" | "tmod":
+                return call(CALLS[x.op], self.operand(x.a), self.operand(x.b))
+            case "floordiv" | "mod":
+                # Only extents of tensors: dimensions, which are not negative.
+                assert not x.axes, f"legalize left '{x.op}'"
+                return infix("//" if x.op == "floordiv" else "%", self.expr(x.a), self.expr(x.b))
+            case "eq" | "ne" if x.a == x.b and x.a.dtype.is_float:
+                is_nan = call("T.isnan", self.expr(x.a))
+                return is_nan if x.op == "ne" else prefix("~", is_nan)
+            case "add" | "sub" | "mul" | "div" if x.dtype.is_float and _simplified_wrongly(x):
+                return call(IEEE[x.op], self.operand(x.a), self.operand(x.b))
+            case "shl" | "shr":
+                amount = self.operand(x.b) if isinstance(x.b, ir.Const) else self.expr(x.b)
+                if x.b.dtype is not x.dtype:
+                    amount = self.typed(ir.Const(x.dtype, (), x.b.value)) if isinstance(x.b, ir.Const) else self.cast(amount, x.dtype)
+                return self.wrapped(infix(INFIX[x.op], self.operand(x.a), amount), x)
+            case _:
+                return self.wrapped(infix(INFIX[x.op], self.expr(x.a), self.expr(x.b)), x)
+
+    def wrapped(self, text: Text, x: ir.Binary) -> Text:
+        """C computes with u8 and u16 in int, in which nothing wraps."""
+        if x.dtype not in (U8, U16) or x.op not in ("add", "sub", "mul", "shl"):
+            return text
+        inside = infix("&", Text(f"({self.cast(text, I32)})", BITAND), number(int(x.dtype.max)))
+        return self.cast(inside, x.dtype)
+
+    # ---------------------------------------------------------------------------------------------------------------- reductions
+
+    def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
+        """A buffer that holds ``x``: the variable's own, or a new one."""
+        if isinstance(x, ir.Var) and x.name in self.buffers:
+            return self.buffers[x.name]
+        buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
+        with self.parallel(x.axes, s):
+            self.emitter.line(f"{self.element(buffer, x.axes)} = {self.operand(x)}", s.span)
+        return buffer
+
+    def reduce(self, s: ir.Assign, x: ir.Reduce) -> None:
+        """One axis after the other, the innermost first."""
+        axes = list(emit.machine_axes(self.kernel, x.x.axes))
+        assert set(x.over) <= set(axes), "a reduction over an axis that its operand lacks"
+        assert x.op in ("sum", "max", "min"), f"legalize left '{x.op}'"
+        assert x.x.dtype is x.dtype, "legalize left a reduction into another dtype"
+        source = self.operand_buffer(x.x, f"{ir.plain(s.name)}_terms", s)
+        over = sorted((a for a in axes if a in x.over), key=axes.index, reverse=True)
+        for axis in over:
+            at = axes.index(axis)
+            axes.remove(axis)
+            shape = tuple(self.kernel.schedule.length(a) for a in axes) or (1,)
+            if axis != over[-1]:
+                target = self.place(f"{ir.plain(s.name)}_{'_'.join(map(ir.plain, axes))}", shape, x.dtype)
+            elif axes:
+                target = self.buffer(s.name, x)
+            else:
+                known = s.name not in self.twice
+                target = self.place(ir.plain(s.name) if known else f"{ir.plain(s.name)}_value", shape, x.dtype)
+            self.emitter.line(f"T.reduce_{x.op}({source}, {target}, dim={at})", s.span)
+            source = target
+        if not axes and s.name in self.twice:
+            self.scalar(s, Text(f"{source}[0]"))
+        elif not axes:
+            self.buffers[s.name] = source
+
+    def scan(self, s: ir.Assign, x: ir.Scan) -> None:
+        """Through shared memory, as rows of a matrix: there TileLang scans."""
+        axes = emit.machine_axes(self.kernel, x.axes)
+        others = [a for a in axes if a != x.over]
+        length = self.kernel.schedule.length(x.over)
+        rows = math.prod(self.kernel.schedule.length(a) for a in others)
+        shape = (rows, length) if others else (length,)
+        sums = self.place(f"{ir.plain(s.name)}_sums", shape, x.dtype, "shared")
+        out = self.buffer(s.name, x)
+
+        def at(shift: str = "") -> str:
+            row = Text("0")
+            for k, a in enumerate(others):
+                row = (
+                    Text(self.lane[a])
+                    if k == 0
+                    else infix("+", infix("*", row, number(self.kernel.schedule.length(a))), Text(self.lane[a]))
+                )
+            lane = self.lane[x.over] + shift
+            return f"{row}, {lane}" if others else lane
+
+        with self.parallel(axes, s):
+            self.emitter.line(f"{sums}[{at()}] = {self.operand(x.x)}", s.span)
+        self.emitter.line(f"T.cumsum({sums}, dim={len(shape) - 1}{', reverse=True' if x.reverse else ''})", s.span)
+        with self.parallel(axes, s):
+            value = Text(f"{sums}[{at()}]")
+            if x.exclusive:
+                value = Text(f"{sums}[{at(' + 1' if x.reverse else ' - 1')}]")
+            if x.dtype.is_float:
+                # Sums start from +0.0, so a sum of nothing but -0.0 is +0.0, too.
+                value = call("T.ieee_add", value, self.typed(ir.Const(x.dtype, (), 0.0)))
+            if x.exclusive:
+                lane = self.lane[x.over]
+                inside = f"{lane} < {length - 1}" if x.reverse else f"{lane} > 0"
+                value = call("T.if_then_else", inside, value, self.typed(ir.Const(x.dtype, (), 0)))
+            self.emitter.line(f"{self.element(out, axes)} = {value}", s.span)
+
+
+def _tuple(items: Sequence[int | str]) -> str:
+    return f"({', '.join(map(str, items))}{',' if len(items) == 1 else ''})"
+
+
+def _simplified_wrongly(x: ir.Binary) -> bool:
+    """Whether TileLang's simplifier takes floats for real numbers here: it cancels ``(a + b) - a``, and folds ``x + 0``, ``x * 0`` and ``0 / x``.
+    It sees through names of scalars."""
+    zero = any(isinstance(v, ir.Const) and v.value == 0 for v in (x.a, x.b))
+    if x.op != "sub":
+        return zero
+    inside = (x.a.a, x.a.b) if isinstance(x.a, ir.Binary) and x.a.op == "add" else ()
+    return not x.axes or x.a == x.b or x.b in inside

@@ -1,0 +1,409 @@
+"""A kernel on which all passes ran, printed as a Triton program. It prints what the IR says and chooses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from nsalang import ir
+from nsalang.dtypes import BOOL, F32, I32, DType
+from nsalang.lowering import emit
+from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
+from nsalang.lowering.zeros import never_negative_zero
+from nsalang.target import Target
+from nsalang.toolchain import Program
+
+INFIX: dict[ir.BinaryOp, str] = {
+    "add": "+", "sub": "-", "mul": "*", "tdiv": "//", "tmod": "%", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
+}  # fmt: skip
+# div_rn and sqrt_rn are IEEE; `/` and tl.sqrt are approximations.
+CALLS = {"min": "tl.minimum", "max": "tl.maximum", "div": "tl.div_rn"}
+FUNCTIONS: dict[ir.UnaryOp, str] = {
+    "abs": "tl.abs", "exp": "tl.exp", "exp2": "tl.exp2", "log": "tl.log", "log2": "tl.log2", "sqrt": "tl.sqrt_rn", "rsqrt": "tl.rsqrt",
+    "floor": "tl.floor", "ceil": "tl.ceil",
+}  # fmt: skip
+LITERALS = (I32, F32, BOOL)
+"""The types that Triton gives to Python numbers."""
+
+
+def lower(kernel: ir.Kernel, target: Target) -> Generated:
+    """The Triton program of a kernel, as a module that a person could have written. ``kernel``: after all passes."""
+    schedule = kernel.schedule
+    names = Names.avoiding("tl", "triton")
+    entry = names.pick(kernel.name)
+    arguments = emit.arguments(kernel, names)
+    known: dict[tuple[str, str, int], str] = {(b.kind, b.name, b.axis): a.name for b, a in arguments}
+    printer = Printer(kernel, target, names, known, Emitter(kernel), {}, {}, set(), emit.assigned_twice(kernel), emit.barriers(kernel))
+    printer.emitter.depth = 1
+    printer.grid()
+    printer.statements(kernel.body)
+    body = printer.emitter
+    passed = [(b, a) for b, a in arguments if b.kind == "tensor" or a.name in printer.used]
+
+    head = Emitter(kernel)
+    _docstring(head, kernel, target)
+    head.line()
+    head.line("import triton")
+    head.line("import triton.language as tl")
+    head.line()
+    head.line()
+    head.line("@triton.jit")
+    head.line(f"def {entry}({', '.join(a.name for _, a in passed)}):")
+    first = len(head.out)
+    head.out += body.out or ["    pass"]
+    program = Program(
+        "triton",
+        str(target),
+        entry,
+        head.source(),
+        tuple(a for _, a in passed),
+        warps=schedule.warps,
+        stages=schedule.stages,
+        fp_fusion=False,
+    )
+    lines = tuple((number + first, span) for number, span in body.spans)
+    return Generated(program, tuple(b for b, _ in passed), emit.grid_of(kernel), lines)
+
+
+def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
+    title, *rest = emit.facts(kernel, target, "Triton")
+    launch = " x ".join(emit.launch_words(kernel)) or "everything"
+    out.line(f'"""{title}')
+    out.line()
+    for line in (f"A program makes {launch}; programs run through the last index fastest.", *rest):
+        out.out.append(line.replace("\\", "/").replace('"""', "'''"))
+    out.line('"""')
+
+
+def dtype_name(dtype: DType, target: Target) -> str:
+    """A dtype as Triton writes it; e4m3 is the format that the target has."""
+    return target.e4m3.triton if dtype.name == "e4m3" else dtype.triton
+
+
+@dataclass(slots=True)
+class Printer:
+    """The state of printing one kernel. ``known``: argument names; ``used``: those that the code names; ``variables``, ``indices``: local names.
+    ``positive``: variables that hold no -0.0."""
+
+    kernel: ir.Kernel
+    target: Target
+    names: Names
+    known: dict[tuple[str, str, int], str]
+    emitter: Emitter
+    variables: dict[str, str]
+    indices: dict[str, str]
+    used: set[str]
+    twice: frozenset[str]
+    barriers: frozenset[int]
+    positive: set[str] = field(default_factory=set)
+
+    # ------------------------------------------------------------------------------------------------------------------ the grid
+
+    def grid(self) -> None:
+        """The index variables of this program, from its number: the last varies fastest."""
+        read = emit.used_indices(self.kernel)
+        wanted = [i for i in self.kernel.grid if i.name in read]
+        if not wanted:
+            return
+        pid: Text = call("tl.program_id", "0")
+        if self.kernel.schedule.wide:
+            pid = method(pid, "to", "tl.int64")
+        if len(self.kernel.grid) > 1:
+            name = self.names.pick("pid")
+            self.emitter.line(f"{name} = {pid}")
+            pid = Text(name)
+        for position, index in reversed([*enumerate(self.kernel.grid)]):
+            if index.name in read:
+                later = [self._programs(i) for i in self.kernel.grid[position + 1 :]]
+                mine = pid
+                for count in reversed(later):
+                    mine = infix("//", mine, count)
+                if position and not self._is_one(index):
+                    mine = infix("%", mine, self._programs(index))
+                name = self.indices[index.name] = self.names.pick(ir.plain(index.name))
+                if index.tiled:
+                    length = self.kernel.schedule.length(index.name)
+                    mine = infix("+", infix("*", mine, number(length)), call("tl.arange", "0", str(length)))
+                self.emitter.line(f"{name} = {mine}", index.span)
+
+    def _is_one(self, index: ir.GridIndex) -> bool:
+        return emit.programs(self.kernel, index) == ir.Const(index.extent.dtype, (), 1)
+
+    def _programs(self, index: ir.GridIndex) -> Text:
+        length = self.kernel.schedule.length(index.name) if index.tiled else 1
+        if length == 1 or isinstance(index.extent, ir.Const):
+            return self.expr(emit.programs(self.kernel, index))
+        return call("tl.cdiv", self.expr(index.extent), str(length))
+
+    # ---------------------------------------------------------------------------------------------------------------- statements
+
+    def statements(self, body: Sequence[ir.Stmt]) -> None:
+        for statement in body:
+            if id(statement) in self.barriers:
+                self.emitter.line("tl.debug_barrier()", statement.span)
+            self.statement(statement)
+
+    def statement(self, s: ir.Stmt) -> None:
+        out = self.emitter
+        match s:
+            case ir.Assign():
+                value = self.value(s)
+                if s.name not in self.twice and never_negative_zero(s.value, self.positive):
+                    self.positive.add(s.name)
+                out.line(f"{self.variable(s.name)} = {value}", s.span)
+            case ir.Store():
+                out.line(str(self.store(s)), s.span)
+            case ir.SpanAxis():
+                if s.axis in emit.used_indices(self.kernel):
+                    self.span_axis(s)
+            case ir.For():
+                self.loop(s)
+            case ir.If():
+                self.branch(s, "if")
+            case _:
+                assert_never(s)
+
+    def span_axis(self, s: ir.SpanAxis) -> None:
+        lanes = call("tl.arange", "0", str(self.kernel.schedule.length(s.axis)))
+        constant = isinstance(s.start, ir.Const)
+        if constant and emit.used_indices(self.kernel)[s.axis]:
+            lanes = method(lanes, "to", "tl.int64")
+        start = self.expr(s.start)
+        value = lanes if constant and start.text == "0" else infix("+", start, lanes)
+        name = self.indices[s.axis] = self.names.pick(ir.plain(s.axis))
+        self.emitter.line(f"{name} = {value}", s.span)
+
+    def loop(self, s: ir.For) -> None:
+        wide = emit.used_indices(self.kernel).get(s.index, False)
+        lo, hi = self.expr(s.lo), self.expr(s.hi)
+        if wide and isinstance(s.lo, ir.Const) and isinstance(s.hi, ir.Const):
+            lo = call("tl.full", "()", lo, "tl.int64")
+        bounds = [hi] if s.kind == "range" and lo.text == "0" else [lo, hi]
+        name = self.names.pick(ir.plain(s.index))
+        self.indices[s.index] = name
+        if s.kind == "range":
+            with self.emitter.block(f"for {name} in {call('range', *bounds)}:", s.span):
+                self.statements(s.body)
+            return
+        length = self.kernel.schedule.length(s.index)
+        start = self.names.pick(f"{name}_start")
+        with self.emitter.block(f"for {start} in {call('range', *bounds, str(length))}:", s.span):
+            if s.index in emit.used_indices(self.kernel):
+                self.emitter.line(f"{name} = {start} + tl.arange(0, {length})", s.span)
+            self.statements(s.body)
+
+    def branch(self, s: ir.If, word: str) -> None:
+        with self.emitter.block(f"{word} {self.expr(s.cond)}:", s.span):
+            self.statements(s.body)
+        match s.orelse:
+            case ():
+                pass
+            case (ir.If() as other,) if id(other) not in self.barriers:
+                self.branch(other, "elif")
+            case _:
+                with self.emitter.block("else:"):
+                    self.statements(s.orelse)
+
+    def variable(self, name: str) -> str:
+        if name not in self.variables:
+            self.variables[name] = self.names.pick(ir.plain(name))
+        return self.variables[name]
+
+    # -------------------------------------------------------------------------------------------------------------------- memory
+
+    def value(self, s: ir.Assign) -> Text:
+        match s.value:
+            case ir.Load() as load:
+                return self.load(load)
+            case ir.Reduce() as reduce:
+                return self.reduce(reduce)
+            case ir.Scan() as scan:
+                return self.scan(scan)
+            case ir.Const() as constant if s.name in self.twice:
+                return self.typed(constant)
+            case value:
+                return self.expr(value)
+
+    def load(self, x: ir.Load) -> Text:
+        named: dict[str, Text] = {}
+        if x.mask is not None:
+            named["mask"] = self.lifted(x.mask, x.axes)
+            if x.fill is not None:
+                named["other"] = self.expr(x.fill)
+        return call("tl.load", self.pointer(x.tensor, x.indices, x.axes), **named)
+
+    def store(self, s: ir.Store) -> Text:
+        named = {"mask": self.lifted(s.mask, s.axes)} if s.mask is not None else {}
+        return call("tl.store", self.pointer(s.tensor, s.indices, s.axes), self.lifted(s.value, s.axes), **named)
+
+    def pointer(self, tensor: str, indices: Sequence[ir.Expr], axes: Sequence[str]) -> Text:
+        """The addresses of an access, with all of its axes."""
+        out = Text(self.argument("tensor", tensor))
+        own: set[str] = set()
+        for axis, index in enumerate(indices):
+            own.update(index.axes)
+            if index == ir.Const(index.dtype, (), 0):
+                continue
+            term = self.lifted(index, axes)
+            if ("stride", tensor, axis) in self.known:
+                term = infix("*", term, Text(self.argument("stride", tensor, axis)))
+            out = infix("+", out, term)
+        if own != set(axes):
+            out = call("tl.broadcast_to", out, self.shape(axes))
+        return out
+
+    def argument(self, kind: str, name: str, axis: int = 0) -> str:
+        found = self.known[kind, name, axis]
+        self.used.add(found)
+        return found
+
+    # --------------------------------------------------------------------------------------------------------------- expressions
+
+    def lifted(self, x: ir.Expr, axes: Iterable[str]) -> Text:
+        """``x`` with the dimensions of ``axes``, length 1 where it lacks one. A scalar goes with everything as it is."""
+        text = self.expr(x)
+        mine, wanted = emit.machine_axes(self.kernel, x.axes), emit.machine_axes(self.kernel, axes)
+        if not mine or mine == wanted:
+            return text
+        return subscript(text, ", ".join(":" if a in mine else "None" for a in wanted))
+
+    def shape(self, axes: Iterable[str]) -> str:
+        sizes = emit.machine_shape(self.kernel, axes)
+        return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
+
+    def expr(self, x: ir.Expr) -> Text:
+        match x:
+            case ir.Const():
+                return number(x.value)
+            case ir.Dim():
+                return Text(self.argument("dim", x.name))
+            case ir.Scalar():
+                text = Text(self.argument("scalar", x.name))
+                passed = emit.PASSED_AS[next(p.dtype.name for p in self.kernel.scalars if p.name == x.name)]
+                return text if passed == x.dtype.name else method(text, "to", self.dtype(x.dtype))
+            case ir.Index():
+                return Text(self.indices[x.name])
+            case ir.Var():
+                return Text(self.variable(x.name))
+            case ir.Unary():
+                return self.unary(x)
+            case ir.Binary():
+                return self.binary(x)
+            case ir.Fma():
+                return call("tl.fma", *(self.operand(v, x) for v in (x.a, x.b, x.c)))
+            case ir.Where():
+                a, b = self.lifted(x.a, x.axes), self.lifted(x.b, x.axes)
+                if isinstance(x.a, ir.Const) and isinstance(x.b, ir.Const):
+                    a = self.typed(x.a)
+                return call("tl.where", self.lifted(x.cond, x.axes), a, b)
+            case ir.Cast():
+                assert x.mode != "convert", "a conversion that legalize left"
+                return method(self.typed(x.x) if isinstance(x.x, ir.Const) else self.expr(x.x), "to", self.dtype(x.dtype))
+            case ir.Bitcast():
+                inner = self.typed(x.x) if isinstance(x.x, ir.Const) else self.expr(x.x)
+                return method(inner, "to", self.dtype(x.dtype), bitcast="True")
+            case ir.Full():
+                if not x.value.axes:
+                    return call("tl.full", self.shape(x.axes), self.expr(x.value), self.dtype(x.dtype))
+                return call("tl.broadcast_to", self.lifted(x.value, x.axes), self.shape(x.axes))
+            case ir.Load() | ir.Reduce() | ir.Scan():
+                raise AssertionError(f"flatten left a {type(x).__name__} inside an expression")
+            case _:
+                assert_never(x)
+
+    def operand(self, x: ir.Expr, within: ir.Expr) -> Text:
+        """An argument of a function of Triton's, which takes a Python number for i32 or f32 whatever the others are."""
+        if isinstance(x, ir.Const):
+            return self.typed(x)
+        return self.lifted(x, within.axes)
+
+    def typed(self, x: ir.Const) -> Text:
+        """A constant that has its dtype wherever it stands."""
+        subnormal = isinstance(x.value, float) and 0 < abs(x.value) < 2.0**-126
+        if x.dtype in LITERALS and not subnormal:
+            return number(x.value)
+        return call("tl.full", "()", number(x.value), self.dtype(x.dtype))
+
+    def dtype(self, dtype: DType) -> str:
+        return dtype_name(dtype, self.target)
+
+    def unary(self, x: ir.Unary) -> Text:
+        match x.op:
+            case "neg":
+                # `-x` is 0 - x, which gives +0 for +0.
+                return infix("*", self.expr(x.x), number(-1.0)) if x.dtype.is_float else prefix("-", self.expr(x.x))
+            case "not" | "invert":
+                return prefix("~", self.expr(x.x))
+            case "abs" | "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "floor" | "ceil":
+                return call(FUNCTIONS[x.op], self.expr(x.x))
+            case "sigmoid" | "tanh" | "pow2_ceil" | "ceil_log2" | "trunc" | "round":
+                raise AssertionError(f"legalize left '{x.op}'")
+            case _:
+                assert_never(x.op)
+
+    def binary(self, x: ir.Binary) -> Text:
+        match x.op:
+            case "min" | "max" | "div":
+                return call(CALLS[x.op], self.operand(x.a, x), self.operand(x.b, x))
+            case "floordiv" | "mod":
+                raise AssertionError(f"legalize left '{x.op}'")
+            case "shl" | "shr":
+                amount = self.lifted(x.b, x.axes)
+                if not isinstance(x.b, ir.Const) and x.b.dtype is not x.dtype:
+                    amount = method(amount, "to", self.dtype(x.dtype))
+                base = self.typed(x.a) if isinstance(x.a, ir.Const) else self.lifted(x.a, x.axes)
+                return infix(INFIX[x.op], base, amount)
+            case _:
+                return infix(INFIX[x.op], self.lifted(x.a, x.axes), self.lifted(x.b, x.axes))
+
+    # ---------------------------------------------------------------------------------------------------------------- reductions
+
+    def reduce(self, x: ir.Reduce) -> Text:
+        axes = emit.machine_axes(self.kernel, x.x.axes)
+        assert set(x.over) <= set(axes), "a reduction over an axis that its operand lacks"
+        assert x.op in ("sum", "max", "min"), f"legalize left '{x.op}'"
+        name = f"tl.{x.op}"
+        out = self.expr(x.x)
+        if len(x.over) == len(axes) > 1:
+            out = call(name, out)
+        else:
+            for position in sorted((axes.index(a) for a in x.over), reverse=True):
+                out = call(name, out, axis=str(position))
+        # Triton reduces narrow types in wider ones, and gives those.
+        if x.x.dtype.bits < 32:
+            out = method(out, "to", self.dtype(x.dtype))
+        return self.from_zero(out, x.x) if x.op == "sum" else out
+
+    def scan(self, x: ir.Scan) -> Text:
+        axes = emit.machine_axes(self.kernel, x.axes)
+        at = axes.index(x.over)
+        named = {"axis": str(at)} | ({"reverse": "True"} if x.reverse else {})
+        operand = (
+            self.expr(x.x)
+            if emit.machine_axes(self.kernel, x.x.axes) == axes
+            else call("tl.broadcast_to", self.lifted(x.x, axes), self.shape(axes))
+        )
+        total = call("tl.cumsum", operand, **named)
+        if x.x.dtype.bits < 32:
+            total = method(total, "to", self.dtype(x.dtype))
+        if not x.exclusive:
+            return self.from_zero(total, x.x)
+        if not x.dtype.is_float:
+            return infix("-", total, operand)
+        # The sum of the lanes before: the neighbour's, for a difference would round again and make NaN of infinities.
+        length = self.kernel.schedule.length(x.over)
+        sums = self.names.pick("sums")
+        lane = self.names.pick("lane")
+        self.emitter.line(f"{sums} = {total}", x.span)
+        self.emitter.line(f"{lane} = {call('tl.arange', '0', str(length))}", x.span)
+        edge = length - 1 if x.reverse else 0
+        near = f"tl.minimum({lane} + 1, {edge})" if x.reverse else f"tl.maximum({lane} - 1, 0)"
+        spread = "" if len(axes) == 1 else f"[{', '.join(':' if a == x.over else 'None' for a in axes)}]"
+        where = f"{near}{spread}" if len(axes) == 1 else f"tl.broadcast_to({near}{spread}, {self.shape(axes)})"
+        return call("tl.where", f"{lane}{spread} == {edge}", "0.0", call("tl.gather", sums, where, axis=str(at)))
+
+    def from_zero(self, total: Text, operand: ir.Expr) -> Text:
+        """Sums start from +0.0, so a sum of nothing but -0.0 is +0.0, too."""
+        return total if not operand.dtype.is_float or never_negative_zero(operand, self.positive) else infix("+", total, number(0.0))

@@ -1,0 +1,114 @@
+"""Tables from the JSON of a GPU run: plain text for the terminal, Markdown for docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def correctness(result: dict[str, Any]) -> Table:
+    """One row for each kernel and case: how many values of each output equal the interpreter's, by backend."""
+    found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for row in result["rows"]:
+        if "ok" in row and isinstance(row["case"], str):
+            found.setdefault((row["kernel"], row["case"]), {}).setdefault(row["backend"], []).append(row)
+    rows = []
+    for (kernel, case), backends in found.items():
+        every = [r for group in backends.values() for r in group]
+        rule = "exact" if all(r.get("exact") for r in every) else "bound"
+        rows.append(
+            [
+                kernel,
+                case,
+                *(_cell(backends.get(b, [])) for b in ("triton", "tilelang")),
+                rule,
+                "agree" if all(r["ok"] for r in every) else "DIFFER",
+            ]
+        )
+    return ["kernel", "case", "triton", "tilelang", "rule", "verdict"], rows
+
+
+def _cell(rows: list[dict[str, Any]]) -> str:
+    parts = []
+    for r in rows:
+        if "output" not in r:
+            parts.append(f"failed: {r['reason'][:80]}")
+        elif r["equal"] == r["elements"]:
+            parts.append(f"{r['output']} all {r['elements']}")
+        else:
+            parts.append(f"{r['output']} {r['equal']} of {r['elements']}, max rel {r['max_rel']:.1e}, steps {r['steps']}")
+    return "; ".join(parts)
+
+
+def times(result: dict[str, Any]) -> Table:
+    """One row for each measurement, ours and peers', cases together: microseconds and TB/s."""
+    rows = []
+    for row in result["rows"]:
+        peer = row.get("of") == "peers"
+        name = f"{row['family']}: {row['peer']}" if peer else f"{row['kernel']}"
+        who = "peer" if peer else row["backend"]
+        if "failed" in row:
+            rows.append([name, who, str(row["case"]), f"failed: {str(row['failed'])[:80]}", ""])
+            continue
+        us = row.get("us") or row.get("graph_us") or (row["ms"] * 1e3 if "ms" in row else None)
+        if us is not None:
+            rows.append([name, who, str(row["case"]), f"{us:.2f}", f"{row['tb_s']:.2f}" if "tb_s" in row else ""])
+        elif "host_us" in row:
+            rows.append([f"{name}, host time of a call", who, str(row["case"]), f"{row['host_us']:.2f}", ""])
+    rows.sort(key=lambda r: (_group(r[0]), _numbers(r[2])))
+    return ["what", "by", "case", "µs", "TB/s"], rows
+
+
+GROUPS = (("act_quant", "quant"), ("swiglu",), ("rms",), ("softmax",), ("add",))
+
+
+def _group(name: str) -> int:
+    """Ours and the peers' figures for one thing stand together."""
+    if "host time" in name or name.startswith("launch"):
+        return len(GROUPS) + 1
+    if name.startswith("swiglu"):
+        return 1
+    return next((i for i, words in enumerate(GROUPS) if any(w in name for w in words)), len(GROUPS))
+
+
+def _numbers(case: str) -> list[int]:
+    return [int(part) for part in case.strip("[]()").split(",") if part.strip().isdigit()]
+
+
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned by spaces."""
+    widths = [max(len(r[i]) for r in (columns, *rows)) for i in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]]) + "\n"
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """docs/benchmarks.md from the JSON of one or several runs, the last run first."""
+    out = [
+        "# Benchmarks",
+        "",
+        "Made by `python -m nsalang.bench report docs/benchmarks/*.json > docs/benchmarks.md`; don't edit. To run it again: developing.md.",
+        "Times are medians: replays of a CUDA graph for ours and for the peers' short kernels, CUDA events for peers that report ms.",
+        "TB/s counts each element of each argument once. Peers are measured in the same run on the same machine.",
+        "",
+    ]
+    for result in sorted(results, key=lambda r: str(r["date"]), reverse=True):
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        out += [
+            f"## {result['device']}, {result['date'][:10]}",
+            "",
+            f"Commit `{result['commit']}`; {versions}.",
+            "",
+            f"    {result['command']}",
+            "",
+        ]
+        for title, (columns, rows) in (("Agreement with the interpreter", correctness(result)), ("Times", times(result))):
+            out += [f"### {title}", "", f"| {' | '.join(columns)} |", f"|{'--|' * len(columns)}"]
+            out += [f"| {' | '.join(row)} |" for row in rows]
+            out += [""]
+        out += [f"- Failed: {f['of']} {f['family']}: {f['why']}." for f in result["failed"]]
+        if result["failed"]:
+            out += [""]
+    return "\n".join(out).rstrip("\n") + "\n"

@@ -1,0 +1,99 @@
+"""How a call is to be run: its options, checked, and which target the device of its tensors is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nsalang.source import NsaError
+from nsalang.target import KNOWN, Target, parse_target
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Call options, checked. ``pinned``: (axis or option name, value), sorted."""
+
+    backend: str = "auto"
+    target: Target | None = None
+    pinned: tuple[tuple[str, int], ...] = ()
+
+
+DEFAULT = Options()
+
+
+LATER: Mapping[str, str] = {"autotune": "a later part", "deterministic": "part 2", "check": "part 2", "allow": "part 2"}
+
+
+def options_of(kernel: str, base: Options, backend: object, target: object, schedule: object) -> Options:
+    """Call options over defaults; None leaves the default. Raises NSA0519 for a value of the wrong kind, NSA0601 for an unknown target."""
+    if backend is not None and not isinstance(backend, str):
+        raise NsaError.at("NSA0519", f"the option 'backend' of '{kernel}' takes 'triton', 'tilelang' or 'auto'")
+    if target is not None and not isinstance(target, str | Target):
+        raise NsaError.at("NSA0519", f"the option 'target' of '{kernel}' takes a text such as 'cuda:sm_90'")
+    return Options(
+        base.backend if backend is None else backend,
+        base.target if target is None else parse_target(str(target)),
+        base.pinned if schedule is None else pins_of(schedule),
+    )
+
+
+def refuse_later(kernel: str, options: Mapping[str, object]) -> None:
+    """Raises NSA0402 for an option that this version lacks, unless it is off."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise NsaError.at("NSA0402", f"the option '{name}' of '{kernel}' is not there yet: it comes with {LATER[name]}")
+
+
+def pins_of(schedule: object) -> tuple[tuple[str, int], ...]:
+    """``schedule={"m": 32}`` as sorted pairs. Raises NSA0519 unless it maps names to positive integers."""
+    if schedule is None:
+        return ()
+    pairs = schedule.items() if isinstance(schedule, Mapping) else ()
+    if not isinstance(schedule, Mapping) or not all(isinstance(n, str) and type(v) is int and v > 0 for n, v in pairs):
+        raise NsaError.at("NSA0519", "the option 'schedule' takes a mapping from axis names to lengths, such as {'m': 32}")
+    return tuple(sorted((str(n), int(v)) for n, v in pairs))
+
+
+@functools.cache
+def device_target(kind: str, index: int) -> Target:
+    """The target that a device is. Raises NSA0605 for a device that no known target fits."""
+    if kind == "cpu":
+        return Target("cpu")
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    if torch.version.hip:
+        arch = properties.gcnArchName.split(":")[0]
+        if f"hip:{arch}" in KNOWN:
+            return Target("hip", arch)
+        raise NsaError.at(
+            "NSA0605", f"device {index} ({properties.name}, {arch}) is none of the known targets", help="known targets: " + ", ".join(KNOWN)
+        )
+    capability = properties.major * 10 + properties.minor
+    # Code for an architecture runs on later members of its family.
+    known = [t.capability for t in map(parse_target, KNOWN) if t.kind == "cuda"]
+    fits = [c for c in known if c // 10 == properties.major and c <= capability]
+    if not fits:
+        raise NsaError.at(
+            "NSA0605",
+            f"device {index} ({properties.name}, sm_{capability}) is none of the known targets",
+            help="known targets: " + ", ".join(KNOWN),
+        )
+    return Target("cuda", f"sm_{max(fits)}")
+
+
+def check_device(target: Target, device: torch.device) -> None:
+    """Raises NSA0605 where code for a target cannot run on the device on which the arguments lie."""
+    here = device_target(device.type, device.index or 0)
+    family = here.kind == target.kind == "cuda" and target.capability < 90 and here.capability // 10 == target.capability // 10
+    if here != target and not (family and target.capability <= here.capability):
+        raise NsaError.at(
+            "NSA0605",
+            f"the arguments lie on device '{device}', which is {here}, and code for {target} does not run there",
+            help=f"leave 'target' out; .compile(target='{target}') makes code without running it, .interpret(target='{target}') computes what it would give",
+        )

@@ -1,0 +1,140 @@
+"""Operations on constants, exactly as numerics.py computes them on tensors. None: the result is no constant (NaN, or undefined)."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from nsalang.constants import round_to
+from nsalang.dtypes import BOOL, E2M1, E8M0, F32, DType
+from nsalang.intervals import divide
+from nsalang.ir import COMPARISONS, BinaryOp, UnaryOp
+
+Number = int | float | bool
+
+
+def rounded(exact: Fraction, like: float, dtype: DType) -> float:
+    """An exact result in ``dtype``; ``like`` has its sign where it is zero."""
+    return round_to(exact, dtype) if exact else math.copysign(0.0, like)
+
+
+def integer(value: int, dtype: DType) -> int | None:
+    """An integer result: unsigned ones wrap, signed ones must fit."""
+    if dtype.kind == "unsigned":
+        return value % (1 << dtype.bits)
+    return value if int(dtype.min) <= value <= int(dtype.max) else None
+
+
+def unary(op: UnaryOp, x: Number, dtype: DType) -> Number | None:
+    if dtype is BOOL:
+        return not x if op == "not" else None
+    if dtype.is_integer:
+        table = {"neg": -x, "abs": abs(x), "invert": ~int(x)}
+        return integer(int(table[op]), dtype) if op in table and isinstance(x, int) else None
+    x = float(x)
+    match op:
+        case "neg":
+            return -x
+        case "abs":
+            return abs(x)
+        case "sqrt":
+            # The root in double is never so near a tie of f32 that rounding it again could matter.
+            return (rounded(Fraction(math.sqrt(x)), x, dtype) if math.isfinite(x) else x) if x >= 0 else None
+        case "floor" | "ceil" | "trunc" | "round":
+            if not math.isfinite(x):
+                return x
+            whole = math.floor(x) if op == "floor" else math.ceil(x) if op == "ceil" else math.trunc(x) if op == "trunc" else round(x)
+            return math.copysign(float(whole), x)
+        case _:
+            return None
+
+
+def binary(op: BinaryOp, a: Number, b: Number, operand: DType) -> Number | None:
+    """``operand`` is the dtype of ``a``; comparisons give a bool."""
+    if op in COMPARISONS:
+        return {"lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b, "eq": a == b, "ne": a != b}[op]
+    if operand is BOOL:
+        return {"and": a and b, "or": a or b, "xor": a != b}.get(op)
+    if operand.is_integer:
+        exact = _integer_binary(op, int(a), int(b), operand)
+        return None if exact is None else integer(exact, operand)
+    return _float_binary(op, float(a), float(b), operand)
+
+
+def _integer_binary(op: BinaryOp, a: int, b: int, dtype: DType) -> int | None:
+    match op:
+        case "add":
+            return a + b
+        case "sub":
+            return a - b
+        case "mul":
+            return a * b
+        case "floordiv":
+            return a // b if b else None
+        case "mod":
+            return a % b if b else None
+        case "tdiv":
+            return divide(a, b) if b else None
+        case "tmod":
+            return a - b * divide(a, b) if b else None
+        case "and":
+            return a & b
+        case "or":
+            return a | b
+        case "xor":
+            return a ^ b
+        case "shl":
+            return a << b if 0 <= b < dtype.bits else None
+        case "shr":
+            return a >> b if 0 <= b < dtype.bits else None
+        case "min":
+            return min(a, b)
+        case "max":
+            return max(a, b)
+        case _:
+            return None
+
+
+def _float_binary(op: BinaryOp, a: float, b: float, dtype: DType) -> float | None:
+    finite = math.isfinite(a) and math.isfinite(b)
+    match op:
+        case "add" | "sub":
+            other = b if op == "add" else -b
+            return rounded(Fraction(a) + Fraction(other), a + other, dtype) if finite else _not_nan(a + other)
+        case "mul":
+            return rounded(Fraction(a) * Fraction(b), a * b, dtype) if finite else _not_nan(a * b)
+        case "div" if b == 0:
+            return None if a == 0 else math.copysign(math.inf, a) * math.copysign(1.0, b)
+        case "div":
+            return rounded(Fraction(a) / Fraction(b), a / b, dtype) if finite else _not_nan(a / b)
+        case "min" | "max":
+            low, high = sorted((a, b), key=lambda x: (x, math.copysign(1.0, x)))
+            return low if op == "min" else high
+        case _:
+            return None
+
+
+def _not_nan(x: float) -> float | None:
+    return None if math.isnan(x) else x
+
+
+def cast(x: Number, source: DType, dtype: DType, wraps: bool) -> Number | None:
+    if dtype in (E8M0, E2M1) or source in (E8M0, E2M1):
+        return None
+    if dtype is BOOL:
+        return x != 0
+    if dtype.is_integer:
+        if not source.is_float:
+            return wrap(int(x), dtype) if wraps or source.kind == dtype.kind == "unsigned" else int(x) if dtype.min <= x <= dtype.max else None
+        return int(dtype.max if x > dtype.max else dtype.min if x < dtype.min else math.trunc(x))
+    if not source.is_float:
+        x = rounded(Fraction(int(x)), 0.0, F32)
+    if math.isinf(x):
+        return math.copysign(float(dtype.max), x) if dtype.is_fp8 else float(x)
+    return rounded(Fraction(x), float(x), dtype)
+
+
+def wrap(x: int, dtype: DType) -> int:
+    """Modulo 2**bits."""
+    low = x % (1 << dtype.bits)
+    return low - (1 << dtype.bits) if low > int(dtype.max) else low

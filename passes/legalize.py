@@ -1,0 +1,373 @@
+"""Say everything in what machines have: f32 arithmetic, plain conversions, sums, maxima and minima.
+
+It comes after `guard`, since its intermediate values need no masks of their own, and before `width`, since divisions and conversions of integers
+get their final form here. Exact operations stay exact, bit for bit. f16 and bf16 arithmetic is f32 arithmetic rounded back, which for one
+operation is the correctly rounded result. tanh and sigmoid are written with exp, with an error of at most 4 and 3 units in the last place of f32
+beyond that of exp. What an expansion needs twice gets a name.
+Leaves Unary {neg not invert abs exp exp2 log log2 sqrt rsqrt floor ceil}, Binary without floordiv and mod, Reduce {sum max min} (in Triton
+max and min of NaN alone made the identity), Scan without exclusive for integers, every Cast raw, and Tensor.storage set where fp8 is software.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+
+from nsalang import ir
+from nsalang.constants import round_to
+from nsalang.dtypes import BOOL, F32, I64, U32, DType
+from nsalang.intervals import Bounds
+from nsalang.passes.hoist import Names, Room, expressions, same
+from nsalang.passes.narrow import Narrow
+from nsalang.passes.reals import ANY, Real, Reals
+from nsalang.passes.simplify import expression, value_of
+from nsalang.target import Target
+
+TANH_SMALL = (-0.3333333134651184, 0.13332924246788025, -0.053875137120485306, 0.021116213873028755, -0.006276387255638838)
+"""tanh(x) = x + x**3 * p(x**2) for |x| < 0.6 with an error below 2**-25, p in rising powers."""
+
+
+def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
+    narrow = Narrow(target)
+    kernel = dataclasses.replace(kernel, body=tuple(ir.rewrite(s, _without_guard) for s in kernel.body))
+    tensors = tuple(narrow.tensor(t) for t in kernel.tensors)
+    body = narrow.retype(_Legal(kernel, narrow).block(kernel.body))
+    return dataclasses.replace(kernel, tensors=tensors, body=body)
+
+
+def _without_guard(node: ir.Node) -> ir.Node:
+    # The mask holds all that the author's guard says; from here on only the machine's predicate counts.
+    return dataclasses.replace(node, guard=None) if isinstance(node, ir.Load | ir.Store) and node.guard is not None else node
+
+
+def f32(value: float) -> ir.Const:
+    """An f32 constant, rounded once."""
+    return ir.const(value if math.isinf(value) else math.copysign(round_to(Fraction(value), F32), value), F32)
+
+
+def u32(value: int) -> ir.Const:
+    return ir.const(value, U32)
+
+
+def raw(dtype: DType, x: ir.Expr) -> ir.Expr:
+    return expression(ir.Cast(dtype, x.axes, x, "raw", span=x.span))
+
+
+def op2(op: ir.BinaryOp, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    """A Binary one of whose operands has all the axes."""
+    dtype = BOOL if op in ir.COMPARISONS else a.dtype
+    return expression(ir.Binary(dtype, a.axes if len(a.axes) >= len(b.axes) else b.axes, op, a, b, span=a.span))
+
+
+def select(cond: ir.Expr, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    """``a`` or ``b`` by a condition that has all the axes."""
+    return expression(ir.Where(a.dtype, cond.axes, cond, a, b, span=a.span))
+
+
+def bits_of(x: ir.Expr) -> ir.Expr:
+    return ir.Bitcast(U32, x.axes, x, span=x.span)
+
+
+def from_bits(bits: ir.Expr) -> ir.Expr:
+    return ir.Bitcast(F32, bits.axes, bits, span=bits.span)
+
+
+class _Legal:
+    def __init__(self, kernel: ir.Kernel, narrow: Narrow) -> None:
+        self.kernel = kernel
+        self.triton = kernel.schedule.backend == "triton"
+        self.narrow = narrow
+        self.names = Names(kernel)
+        self.bounds = Bounds(kernel)
+        self.reals = Reals(self.bounds)
+        self.room = Room(self.names)
+        self.starts = {n.axis: n.start for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.SpanAxis)}
+
+    def block(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        made: list[ir.Stmt] = []
+        for node in body:
+            self.room = Room(self.names)
+            node = expressions(node, lambda e: ir.rewrite(e, self.rule))
+            made += self.room.made
+            match node:
+                case ir.Assign():
+                    self.reals.variables[node.name] = self.reals.of(node.value) if node.value.dtype.is_float else ANY
+                case ir.For() | ir.If():
+                    assigned = {n.name for n in ir.walk(node) if isinstance(n, ir.Assign)}
+                    parts = (("body", node.body),) if isinstance(node, ir.For) else (("body", node.body), ("orelse", node.orelse))
+                    if isinstance(node, ir.For):
+                        self.forget(assigned)
+                    before = dict(self.reals.variables)
+                    for field, part in parts:
+                        self.reals.variables = dict(before)
+                        inner = self.block(part)
+                        node = node if same(inner, part) else dataclasses.replace(node, **{field: inner})  # type: ignore[arg-type]
+                    self.reals.variables = before
+                    self.forget(assigned)
+                case _:
+                    pass
+            made.append(node)
+        return tuple(made)
+
+    def forget(self, names: set[str]) -> None:
+        for name in names:
+            self.reals.variables.pop(name, None)
+
+    def hold(self, value: ir.Expr, base: str) -> ir.Expr:
+        """A value that is needed more than once."""
+        held = self.room.hold(value, base)
+        if isinstance(held, ir.Var) and held is not value:
+            if value.dtype.is_integer:
+                self.bounds.variables[held.name] = self.bounds.of(value)
+            elif value.dtype.is_float:
+                self.reals.variables[held.name] = self.reals.of(value)
+        return held
+
+    def rule(self, node: ir.Node) -> ir.Node:
+        match node:
+            case ir.Unary():
+                return self.unary(node)
+            case ir.Binary():
+                return self.binary(node)
+            case ir.Cast():
+                return self.cast(node)
+            case ir.Reduce():
+                return self.reduce(node)
+            case ir.Scan():
+                return self.scan(node)
+            case ir.Fma() | ir.Where() | ir.Full():
+                return expression(node)
+            case _:
+                return node
+
+    # ------------------------------------------------------------------------------------------------------------- arithmetic
+
+    def unary(self, node: ir.Unary) -> ir.Expr:
+        x = node.x
+        if x.dtype.is_narrow_float:
+            wide = self.unary(ir.Unary(F32, x.axes, node.op, raw(F32, x), span=node.span))
+            return raw(node.dtype, wide)
+        match node.op:
+            case "round":
+                return self.reals.give(self.round(x), self.reals.of(node))
+            case "trunc":
+                x = self.hold(x, "value")
+                made = select(op2("lt", x, f32(0.0)), ir.Unary(F32, x.axes, "ceil", x, span=node.span), ir.Unary(F32, x.axes, "floor", x, span=node.span))
+                return self.reals.give(made, self.reals.of(node))
+            case "sigmoid":
+                return self.reals.give(self.sigmoid(x), self.reals.of(node))
+            case "tanh":
+                return self.reals.give(self.tanh(x), self.reals.of(node))
+            case "pow2_ceil":
+                return self.reals.give(from_bits(self.pow2_bits(x)), self.reals.of(node))
+            case "ceil_log2":
+                exponent = raw(I64, op2("shr", self.pow2_bits(x), u32(23)))
+                return op2("sub", exponent, ir.const(127))
+            case _:
+                return expression(node)
+
+    def pow2_bits(self, x: ir.Expr) -> ir.Expr:
+        """Bits of the least power of two that is not below |x|; NaN stays."""
+        fact = self.reals.of(x)
+        bits = bits_of(x)
+        if fact.lo < 0 or fact.minus_zero:
+            bits = op2("and", bits, u32(0x7FFFFFFF))
+        if fact.nan:
+            bits = self.hold(bits, "bits")
+        above = op2("and", op2("add", bits, u32(0x7FFFFF)), u32(0x7F800000))
+        return select(op2("gt", bits, u32(0x7F800000)), bits, above) if fact.nan else above
+
+    def round(self, x: ir.Expr) -> ir.Expr:
+        """Half to even: below 2**23 an addition of 2**23 rounds; the sign is put back, for -0."""
+        x = self.hold(x, "value")
+        size = self.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
+        large = f32(2.0**23)
+        whole = select(op2("lt", size, large), op2("sub", op2("add", size, large), large), size)
+        sign = op2("and", bits_of(x), u32(0x80000000))
+        return from_bits(op2("or", bits_of(whole), sign))
+
+    def sigmoid(self, x: ir.Expr) -> ir.Expr:
+        """exp(-|x|) never overflows, so that small results keep their relative error."""
+        x = self.hold(x, "value")
+        minus = ir.Unary(F32, x.axes, "neg", ir.Unary(F32, x.axes, "abs", x, span=x.span), span=x.span)
+        small = self.hold(ir.Unary(F32, x.axes, "exp", minus, span=x.span), "small")
+        return op2("div", select(op2("ge", x, f32(0.0)), f32(1.0), small), op2("add", small, f32(1.0)))
+
+    def tanh(self, x: ir.Expr) -> ir.Expr:
+        x = self.hold(x, "value")
+        size = self.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
+        square = self.hold(op2("mul", x, x), "square")
+        p: ir.Expr = f32(TANH_SMALL[-1])
+        for c in reversed(TANH_SMALL[:-1]):
+            p = ir.Fma(F32, x.axes, p, square, f32(c), span=x.span)
+        near = ir.Fma(F32, x.axes, op2("mul", p, square), x, x, span=x.span)
+        twice = ir.Unary(F32, x.axes, "exp", op2("mul", size, f32(2.0)), span=x.span)
+        far = self.hold(op2("sub", f32(1.0), op2("div", f32(2.0), op2("add", twice, f32(1.0)))), "far")
+        signed = select(op2("lt", x, f32(0.0)), ir.Unary(F32, x.axes, "neg", far, span=x.span), far)
+        return select(op2("lt", size, f32(0.6)), near, signed)
+
+    def binary(self, node: ir.Binary) -> ir.Expr:
+        a, b = node.a, node.b
+        if a.dtype.is_narrow_float:
+            dtype = BOOL if node.op in ir.COMPARISONS else F32
+            wide = expression(ir.Binary(dtype, node.axes, node.op, raw(F32, a), raw(F32, b), span=node.span))
+            return wide if dtype is BOOL else raw(node.dtype, wide)
+        if node.op == "floordiv" or node.op == "mod":
+            return self.division(node)
+        return expression(node)
+
+    def division(self, node: ir.Binary) -> ir.Expr:
+        """Flooring division from truncating one: they differ where the remainder and the divisor have opposite signs."""
+        quotient = node.op == "floordiv"
+        a, b = node.a, node.b
+        tdiv, tmod = (dataclasses.replace(node, op=op) for op in ("tdiv", "tmod"))
+        low, divisor = self.bounds.of(a).lo, self.bounds.of(b)
+        if node.dtype.kind == "unsigned" or (low >= 0 and divisor.lo >= 0):
+            return expression(tdiv if quotient else tmod)
+        known = value_of(b)
+        if isinstance(known, int) and known > 0 and known & (known - 1) == 0:
+            op: ir.BinaryOp = "shr" if quotient else "and"
+            amount = ir.const(known.bit_length() - 1 if quotient else known - 1, span=b.span)
+            return expression(ir.Binary(node.dtype, node.axes, op, a, amount, span=node.span))
+        a, b = self.hold(a, "dividend"), self.hold(b, "divisor")
+        zero = ir.const(0)
+        left = self.hold(ir.Binary(I64, node.axes, "tmod", a, b, span=node.span), "remainder")
+        if divisor.lo >= 0:
+            wrong = op2("lt", left, zero)
+        else:
+            opposite = ir.Binary(BOOL, node.axes, "ne", op2("lt", left, zero), op2("lt", b, zero), span=node.span)
+            wrong = op2("and", op2("ne", left, zero), opposite)
+        if not quotient:
+            return select(wrong, ir.Binary(I64, node.axes, "add", left, b, span=node.span), left)
+        whole = ir.Binary(I64, node.axes, "tdiv", a, b, span=node.span)
+        return op2("sub", whole, raw(I64, wrong))
+
+    # ------------------------------------------------------------------------------------------------------------ conversions
+
+    def cast(self, node: ir.Cast) -> ir.Expr:
+        x, dtype = node.x, node.dtype
+        source = x.dtype
+        if source is dtype:
+            return x
+        if dtype is BOOL:
+            return op2("ne", x, ir.const(0.0 if source.is_float else 0, source))
+        if node.mode == "raw":
+            return node
+        if source.is_float and source is not F32:
+            return self.cast(ir.Cast(dtype, x.axes, self.narrow.widen(x, self), node.mode, span=node.span))
+        if dtype.is_float:
+            wide = x if source is F32 else raw(F32, x)
+            if dtype is F32:
+                return wide
+            return self.narrow.shrink(wide, dtype, self) if dtype.bits < 16 else raw(dtype, wide)
+        if source is F32:
+            return self.truncated(x, dtype)
+        return self.integer(x, dtype, node.mode == "wrap" or source.kind == dtype.kind == "unsigned")
+
+    def integer(self, x: ir.Expr, dtype: DType, wraps: bool) -> ir.Expr:
+        """From integer to integer; where the value may not fit, what is too much is cut off first, so that the conversion is plain."""
+        if not wraps or self.bounds.of(x).within(dtype) or x.dtype.kind == dtype.kind == "unsigned":
+            return raw(dtype, x)
+        x = raw(I64, x)
+        if dtype is I64:
+            return x
+        low = op2("and", x, ir.const((1 << dtype.bits) - 1))
+        if dtype.kind == "unsigned":
+            return raw(dtype, low)
+        half = ir.const(1 << (dtype.bits - 1))
+        return raw(dtype, op2("sub", op2("xor", low, half), half))
+
+    def truncated(self, x: ir.Expr, dtype: DType) -> ir.Expr:
+        """f32 to integer: towards zero, ends saturate, NaN gives 0."""
+        fact = self.reals.of(x)
+        lo, hi = int(dtype.min), int(dtype.max)
+        if dtype.bits <= 16:
+            if not (fact.within(lo, hi) and not fact.nan):
+                x = self.hold(x, "value")
+                fitting = x if fact.lo >= lo and not fact.nan else op2("max", x, f32(lo))
+                fitting = fitting if fact.hi <= hi else op2("min", fitting, f32(hi))
+                # An unsigned type's lower end is the 0 that NaN gives, and max ignores NaN.
+                x = fitting if lo == 0 or not fact.nan else select(op2("eq", x, x), fitting, f32(0.0))
+            return raw(dtype, x)
+        # The upper end is no f32; the first number above it is one.
+        above = f32(float(hi + 1))
+        x = self.hold(x, "value")
+        if lo == 0:
+            x = self.hold(op2("max", x, f32(0.0)), "value")
+            inside = op2("lt", x, above)
+            return select(inside, raw(dtype, select(inside, x, f32(0.0))), ir.const(hi, dtype))
+        below = op2("lt", x, f32(float(lo)))
+        inside = op2("and", op2("ge", x, f32(float(lo))), op2("lt", x, above))
+        whole = raw(dtype, select(inside, x, f32(0.0)))
+        return select(op2("ge", x, above), ir.const(hi, dtype), select(below, ir.const(lo, dtype), whole))
+
+    # -------------------------------------------------------------------------------------------------------------- reductions
+
+    def reduce(self, node: ir.Reduce) -> ir.Expr:
+        x = node.x
+        match node.op:
+            case "any" | "all":
+                op: ir.ReduceOp = "max" if node.op == "any" else "min"
+                return op2("ne", ir.Reduce(I64, node.axes, op, raw(I64, x), node.over, span=node.span), ir.const(0))
+            case "argmax" | "argmin":
+                return self.first_extreme(node)
+        if x.dtype.is_narrow_float:
+            wide = self.reduce(ir.Reduce(F32, node.axes, node.op, raw(F32, x), node.over, span=node.span))
+            return wide if node.op == "sum" else raw(node.dtype, wide)
+        if node.op == "absmax":
+            size = expression(ir.Unary(x.dtype, x.axes, "abs", x, span=x.span))
+            fact = self.reals.of(size)
+            made = ir.Reduce(node.dtype, node.axes, "max", size, node.over, span=node.span)
+            return op2("max", made, f32(0.0)) if x.dtype.is_float and fact.nan else made
+        if not x.dtype.is_float:
+            return node
+        fact = self.reals.of(x)
+        if node.op == "sum":
+            return self.from_plus_zero(node, fact) if self.triton else node
+        if self.triton and fact.nan:
+            return ir.Binary(F32, node.axes, node.op, node, f32(-math.inf if node.op == "max" else math.inf), span=node.span)
+        return node
+
+    def from_plus_zero(self, node: ir.Reduce | ir.Scan, fact: Real) -> ir.Expr:
+        """A sum that starts from +0 is never -0, unlike that of a backend which starts from the first element."""
+        return op2("add", node, f32(0.0)) if fact.minus_zero else node
+
+    def first_extreme(self, node: ir.Reduce) -> ir.Expr:
+        """The least index at which the extreme stands; the least of all where there is nothing but NaN."""
+        (axis,) = node.over
+        op: ir.ReduceOp = "max" if node.op == "argmax" else "min"
+        x, ignored = node.x, None
+        if isinstance(x, ir.Where) and isinstance(x.b, ir.Const) and x.b.value != x.b.value:
+            ignored, x = x.cond, x.a
+        if x.dtype.is_narrow_float:
+            x = raw(F32, x)
+        x = self.hold(x, "value")
+        may_be_nan = x.dtype.is_float and self.reals.of(x).nan
+        best: ir.Expr = x
+        if ignored is not None:
+            ignored = self.hold(ignored, "inside")
+            best = expression(ir.Where(x.dtype, node.x.axes, ignored, x, f32(-math.inf if op == "max" else math.inf), span=x.span))
+        top = ir.Reduce(x.dtype, node.axes, op, best, node.over, span=node.span)
+        found = ir.Binary(BOOL, node.x.axes, "eq", x, top, span=node.span)
+        if ignored is not None:
+            found = ir.Binary(BOOL, node.x.axes, "and", ignored, found, span=node.span)
+        index = ir.Index(I64, (axis,), axis, span=node.span)
+        beyond = ir.const(min(self.bounds.of(index).hi + 1, int(I64.max)))
+        key = ir.Where(I64, node.x.axes, found, index, beyond, span=node.span)
+        least = ir.Reduce(I64, node.axes, "min", key, node.over, span=node.span)
+        if not may_be_nan:
+            return least
+        held = self.hold(least, "first")
+        start = self.starts.get(axis)
+        if start is None or not isinstance(start, ir.Const):
+            start = ir.Reduce(I64, (), "min", index, node.over, span=node.span)
+        return expression(ir.Where(I64, node.axes, op2("eq", held, beyond), start, held, span=node.span))
+
+    def scan(self, node: ir.Scan) -> ir.Expr:
+        if node.dtype.is_float:
+            return self.from_plus_zero(node, self.reals.of(node.x))
+        if not node.exclusive:
+            return node
+        x = self.hold(node.x, "value")
+        return op2("sub", dataclasses.replace(node, x=x, exclusive=False), x)

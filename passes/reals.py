@@ -1,0 +1,156 @@
+"""What floats a value can be, as far as `legalize` wants to know: its range, and whether it may be NaN or -0.
+
+The ranges hold for machine arithmetic: every operation here is monotonic, and rounding is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from nsalang import ir
+from nsalang.constants import round_to
+from nsalang.dtypes import F32, DType
+from nsalang.intervals import Bounds
+from nsalang.passes import fold
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """``lo <= x <= hi`` unless x is NaN, which it may be with ``nan``; ``minus_zero``: it may be -0."""
+
+    lo: float = -math.inf
+    hi: float = math.inf
+    nan: bool = True
+    minus_zero: bool = True
+
+    def join(self, other: Real) -> Real:
+        return Real(min(self.lo, other.lo), max(self.hi, other.hi), self.nan or other.nan, self.minus_zero or other.minus_zero)
+
+    def within(self, lo: float, hi: float) -> bool:
+        """Whether all but NaN lies between two numbers."""
+        return lo <= self.lo and self.hi <= hi
+
+
+ANY = Real()
+
+
+class Reals:
+    """Facts about expressions. ``given``: what is known of expressions by identity (results of expansions); ``variables``: of variables."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.variables: dict[str, Real] = {}
+        self._given: dict[int, tuple[ir.Expr, Real]] = {}
+
+    def give(self, node: ir.Expr, fact: Real) -> ir.Expr:
+        """Say what is known of an expression whose text does not show it."""
+        self._given[id(node)] = (node, fact)
+        return node
+
+    def of(self, node: ir.Expr) -> Real:
+        """What is known of a float expression."""
+        given = self._given.get(id(node))
+        return given[1] if given is not None else self._find(node)
+
+    def _find(self, node: ir.Expr) -> Real:
+        match node:
+            case ir.Const():
+                value = float(node.value)
+                if math.isnan(value):
+                    return ANY
+                return Real(value, value, False, value == 0 and math.copysign(1.0, value) < 0)
+            case ir.Var():
+                return self.variables.get(node.name, ANY)
+            case ir.Full():
+                return self.of(node.value)
+            case ir.Where():
+                return self.of(node.a).join(self.of(node.b))
+            case ir.Cast():
+                return self._cast(node)
+            case ir.Unary():
+                return _unary(node.op, self.of(node.x)) if node.x.dtype.is_float else ANY
+            case ir.Binary() if node.a.dtype.is_float:
+                return self._binary(node)
+            case ir.Reduce(op=op):
+                x = self.of(node.x)
+                if op == "sum" and x.lo >= 0:
+                    return Real(0.0, math.inf, x.nan, x.minus_zero)
+                if op in ("max", "absmax"):
+                    return Real(-math.inf, x.hi, x.nan, x.minus_zero)
+                return Real(x.lo, math.inf, x.nan, x.minus_zero) if op == "min" else ANY
+            case _:
+                return ANY
+
+    def _cast(self, node: ir.Cast) -> Real:
+        def near(x: float, dtype: DType) -> float:
+            return x if math.isinf(x) else round_to(Fraction(x), dtype)
+
+        if not node.x.dtype.is_float:
+            ends = self.bounds.of(node.x)
+            return Real(near(float(ends.lo), F32), near(float(ends.hi), F32), False, False)
+        x = self.of(node.x)
+        lo, hi = near(x.lo, node.dtype), near(x.hi, node.dtype)
+        # A small negative number may round to -0.
+        return Real(lo, hi, x.nan, x.minus_zero or x.lo < 0 <= x.hi or (hi == 0 and x.hi < 0))
+
+    def _binary(self, node: ir.Binary) -> Real:
+        a, b = self.of(node.a), self.of(node.b)
+        match node.op:
+            case "max":
+                lows = [max(a.lo, b.lo)] + [b.lo] * a.nan + [a.lo] * b.nan
+                return Real(min(lows), max(a.hi, b.hi), a.nan and b.nan, a.minus_zero or b.minus_zero)
+            case "min":
+                highs = [min(a.hi, b.hi)] + [b.hi] * a.nan + [a.hi] * b.nan
+                return Real(min(a.lo, b.lo), max(highs), a.nan and b.nan, a.minus_zero or b.minus_zero)
+            case "add":
+                opposite = (math.isinf(a.lo) and math.isinf(b.hi)) or (math.isinf(a.hi) and math.isinf(b.lo))
+                return self._ends(node, a.nan or b.nan or opposite, a.minus_zero and b.minus_zero, (a.lo, b.lo), (a.hi, b.hi))
+            case "mul":
+                if node.a is node.b or node.a == node.b:
+                    return Real(0.0, math.inf, a.nan, False)
+                if a.lo >= 0 and b.lo >= 0 and not a.minus_zero and not b.minus_zero:
+                    lost = (a.lo == 0 and math.isinf(b.hi)) or (b.lo == 0 and math.isinf(a.hi))
+                    return self._ends(node, a.nan or b.nan or lost, False, (a.lo, b.lo), (a.hi, b.hi))
+                return ANY
+            case "div":
+                if a.lo >= 0 and b.lo > 0 and not a.minus_zero:
+                    lost = math.isinf(a.hi) and math.isinf(b.hi)
+                    return self._ends(node, a.nan or b.nan or lost, False, (a.lo, b.hi), (a.hi, b.lo))
+                return ANY
+            case _:
+                return ANY
+
+    def _ends(self, node: ir.Binary, nan: bool, minus_zero: bool, low: tuple[float, float], high: tuple[float, float]) -> Real:
+        """The range of a monotonic operation, from the operands that give its ends (undefined: unbounded)."""
+        lo, hi = (fold.binary(node.op, *pair, node.dtype) for pair in (low, high))
+        return Real(-math.inf if lo is None else float(lo), math.inf if hi is None else float(hi), nan, minus_zero)
+
+
+_MONOTONIC: Mapping[str, Callable[[float], float]] = {"floor": math.floor, "ceil": math.ceil, "trunc": math.trunc, "round": round}
+
+
+def _unary(op: ir.UnaryOp, x: Real) -> Real:
+    match op:
+        case "neg":
+            return Real(-x.hi, -x.lo, x.nan, x.lo <= 0 <= x.hi)
+        case "abs":
+            inner = 0.0 if x.lo <= 0 <= x.hi else min(abs(x.lo), abs(x.hi))
+            return Real(inner, max(abs(x.lo), abs(x.hi)), x.nan, False)
+        case "exp" | "exp2":
+            return Real(0.0, math.inf, x.nan, False)
+        case "sqrt" if x.lo >= 0:
+            return Real(0.0, math.inf, x.nan, x.minus_zero)
+        case "floor" | "ceil" | "trunc" | "round":
+            lo, hi = (float(_MONOTONIC[op](v)) if math.isfinite(v) else v for v in (x.lo, x.hi))
+            return Real(lo, hi, x.nan, x.minus_zero or x.lo < 0)
+        case "sigmoid":
+            return Real(0.0, 1.0, x.nan, False)
+        case "tanh":
+            return Real(-1.0, 1.0, x.nan, True)
+        case "pow2_ceil":
+            return Real(0.0, math.inf, x.nan, False)
+        case _:
+            return ANY

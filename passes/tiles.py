@@ -1,0 +1,148 @@
+"""Lengths of tiles and numbers of warps, by one rule; before `guard`, which has to know where a tile has a tail.
+
+The rule. A program works on about 4096 elements of its widest value (the one with the most lanes), 32 for each of the threads of 4 warps.
+A span has the power of two at or above its length. Tile axes that are the innermost of all their values come first: a loop along one takes up to
+1024 lanes; a grid tile up to 1024 where it is the only tile of its values, 256 beside other grid tiles, and 64 beside a loop or in a transpose,
+so that whole 128-byte lines are read and enough programs remain. The other tile axes, from the inside out, share what is left of the 4096, at
+most 128 each. Where an extent is known to divide by a power of two of at least 32, a length divides it too, and the tail vanishes; a constant
+extent is not exceeded by a factor of two. Pinned lengths win. There is a warp for every 512 elements of the widest value, up to 4, and from 8192 elements on 8.
+Leaves schedule.lengths (powers of two, one for each axis), warps, stages, and in why a line for each choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from math import prod
+
+from nsalang import ir
+from nsalang.linear import Facts
+from nsalang.source import Diagnostic, NsaError
+from nsalang.target import Target
+
+ELEMENTS = 4096
+LIMIT = 2**20
+"""Elements of one value, as Triton allows."""
+LONGEST = 65536
+
+
+def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
+    axes = ir.axes_of(kernel)
+    pins = _pins(kernel, axes)
+    values = _values(kernel)
+    facts = Facts(kernel)
+    lengths: dict[str, int] = {}
+    why: list[str] = []
+    for name, axis in axes.items():
+        if name in pins:
+            lengths[name] = pins[name]
+            why.append(f"{name}: {pins[name]}, pinned")
+        elif axis.length is not None:
+            lengths[name] = power_above(axis.length)
+            why.append(f"{name}: {lengths[name]}, for a span of {axis.length}")
+    free = [a for a in reversed(kernel.schedule.order) if a not in lengths]
+    leading = [a for a in free if all(ir.join(v, order=kernel.schedule.order)[-1] == a for v in values if a in v)]
+    for name in [*leading, *(a for a in free if a not in leading)]:
+        beside = [v for v in values if name in v]
+        left = min((max(1, ELEMENTS // prod(lengths.get(a, 1) for a in v)) for v in beside), default=ELEMENTS)
+        others = {a for v in beside for a in v if a in free and a != name}
+        if name not in leading:
+            choice, reason = min(left, 128), f"what is left of {ELEMENTS} elements"
+        elif axes[name].kind == "loop":
+            choice, reason = min(max(left, 64), 1024), "a loop along the innermost axis"
+        elif not others:
+            choice, reason = min(max(left, 64), 1024), "the innermost axis, the only tile"
+        else:
+            looped = any(axes[a].kind == "loop" for a in others)
+            choice, reason = min(max(left, 64), 64 if looped or _last_elsewhere(kernel, others) else 256), "the innermost axis, beside other tiles"
+        lengths[name], reason = _fitting(facts, axes[name], choice, reason)
+        why.append(f"{name}: {lengths[name]}, {reason}")
+    _check_sizes(kernel, lengths)
+    widest = max((prod(lengths[a] for a in v) for v in values), default=1)
+    warps = warps_for(widest, target)
+    why.append(f"warps: {warps}, for {widest} elements of the widest value")
+    schedule = dataclasses.replace(
+        kernel.schedule, lengths=tuple((a, lengths[a]) for a in axes), warps=warps, stages=kernel.schedule.stages, why=tuple(why)
+    )
+    return kernel if schedule == kernel.schedule else dataclasses.replace(kernel, schedule=schedule)
+
+
+def power_above(n: int) -> int:
+    """The least power of two that is not below ``n``."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def power_in(n: int) -> int:
+    """The greatest power of two that divides ``n``."""
+    return n & -n
+
+
+def warps_for(elements: int, target: Target) -> int:
+    """Warps for a widest value of so many elements: 16 elements a thread at least, 32 from 4 warps on."""
+    per_warp = 16 * target.warp
+    wanted = min(elements // per_warp, max(4, elements // (2 * per_warp)))
+    return min(8, max(1, 1 << max(0, wanted.bit_length() - 1)))
+
+
+def _last_elsewhere(kernel: ir.Kernel, axes: set[str]) -> bool:
+    """Whether an access of several axes runs along one of these axes: a transpose, which wants a square tile."""
+    accesses = [n for n in ir.walk(kernel) if isinstance(n, ir.Load | ir.Store) and len(n.axes) > 1]
+    return any(axes.intersection(n.indices[-1].axes) for n in accesses)
+
+
+def _fitting(facts: Facts, axis: ir.AxisInfo, choice: int, reason: str) -> tuple[int, str]:
+    """A length that divides the extent where one of at least 32 does, and that is not far above a constant extent."""
+    extent = facts.poly(axis.stop) - facts.poly(axis.start)
+    known = power_in(extent.content)
+    if 32 <= known:
+        return min(choice, known), f"{reason}, dividing its extent" if known < choice else reason
+    if len(extent.terms) <= 1 and all(m == () for m, _ in extent.terms):
+        least = power_above(max(1, extent.content))
+        return (least, f"its extent is {extent.content}") if least < choice else (choice, reason)
+    return choice, reason
+
+
+def _values(kernel: ir.Kernel) -> list[tuple[str, ...]]:
+    """The axis sets of all values, each once."""
+    found: dict[tuple[str, ...], None] = {}
+    for statement in kernel.body:
+        for node in ir.walk(statement):
+            if isinstance(node, ir.Value | ir.Store) and node.axes:
+                found[node.axes] = None
+    return list(found)
+
+
+def _pins(kernel: ir.Kernel, axes: dict[str, ir.AxisInfo]) -> dict[str, int]:
+    """Pinned lengths by axis; a source name pins every axis of that name, an axis' own name wins. Raises NSA0408, NSA0409."""
+    problems: list[Diagnostic] = []
+    found: dict[str, int] = {}
+    for name, length in sorted(kernel.schedule.pinned, key=lambda pin: pin[0] in axes and "." in pin[0]):
+        meant = [a for a in axes if a == name or ("." not in name and ir.plain(a) == name)]
+        if not meant:
+            known = ", ".join(axes) or "none"
+            problems.append(Diagnostic("NSA0409", f"the schedule pins '{name}', and the kernel '{kernel.name}' has no such axis; its axes: {known}"))
+            continue
+        if length < 1 or length > LONGEST or length & (length - 1):
+            problems.append(Diagnostic("NSA0408", f"the schedule pins '{name}' to {length}; a length is a power of two from 1 to {LONGEST}"))
+            continue
+        for axis in meant:
+            fixed = axes[axis].length
+            if fixed is not None and length != power_above(fixed):
+                sentence = f"the schedule pins '{name}' to {length}; it is a span of {fixed}, whose length is always {power_above(fixed)}"
+                problems.append(Diagnostic("NSA0408", sentence))
+            found[axis] = length
+    if problems:
+        raise NsaError(*problems)
+    return found
+
+
+def _check_sizes(kernel: ir.Kernel, lengths: dict[str, int]) -> None:
+    """Raises NSA0410 at the first value of each axis set that is too large."""
+    problems: dict[frozenset[str], Diagnostic] = {}
+    for statement in kernel.body:
+        for node in ir.walk(statement):
+            if isinstance(node, ir.Value | ir.Store) and prod(lengths[a] for a in node.axes) > LIMIT:
+                shape = " x ".join(f"{ir.plain(a)} {lengths[a]}" for a in node.axes)
+                sentence = f"a value over {shape} has more than {LIMIT} elements, more than one program can hold"
+                problems.setdefault(frozenset(node.axes), Diagnostic("NSA0410", sentence, node.span, helps=("use tile(…) for a long axis",)))
+    if problems:
+        raise NsaError(*problems.values())

@@ -1,0 +1,402 @@
+"""The command line: exit codes, what goes where, and that a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from nsalang import cli
+from nsalang.commands import fmt
+from nsalang.commands.files import write_files
+from nsalang.source import NsaError
+
+ROOT = Path(__file__).parent.parent
+ADD = ROOT / "examples/vector_add.nsa"
+QUANT = ROOT / "examples/act_quant.nsa"
+SOFTMAX = ROOT / "examples/softmax.nsa"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSALANG_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+    monkeypatch.delenv("NSALANG_DEBUG", raising=False)
+
+
+def nsalang(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nsalang", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False, **options)
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """The command in this process: (exit code, standard output, standard error)."""
+    capfd.readouterr()
+    code = cli.main([str(a) for a in arguments])
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+# ------------------------------------------------------------------------------------------------------------------ exit codes
+
+
+def test_help_lists_every_command_and_imports_none(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "--help")
+    assert (code, err) == (0, "")
+    for name in cli.COMMANDS:
+        assert f"\n  {name} " in out
+    heavy = "[m for m in ('torch', 'triton', 'tilelang', 'z3', 'rich', 'lark') if m in sys.modules]"
+    script = f"import sys; from nsalang.cli import main; main(['--help']); print({heavy})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_each_command_has_help_that_begins_like_the_list_says(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, name, "--help")
+    assert code == 0 and f"nsalang {name}" in out and "--error-format" in out
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    import nsalang as package
+
+    assert run(capfd, "--version")[:2] == (0, f"nsalang, version {package.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["compile"],
+        ["compile", ADD, "vector_sub"],
+        ["compile", ADD, "-D", "N"],
+        ["compile", ADD, "-D", "K=1"],
+        ["compile", QUANT, "-D", "G=1,G=2"],
+        ["compile", QUANT, "-D", "G=many"],
+        ["compile", ADD, "--pin", "n=0"],
+        ["compile", ADD, "--backend", "cuda"],
+        ["compile", ADD, "--with", "a"],
+        ["show", ADD, "--pass", "nonsense"],
+        ["run", ADD],
+        ["run", ADD, "-D", "N=-1"],
+        ["run", ADD, "--input", "q=x.npz", "-D", "N=1"],
+        ["bench"],
+        ["cache", "prune", "--max-bytes", "-1"],
+    ],
+)
+def test_a_wrong_command_line_is_2(arguments: list[object], capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, *arguments)
+    assert code == 2 and out == "" and "Traceback" not in err and err.strip()
+
+
+def test_the_nearest_name_is_suggested(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'vector_add'?" in run(capfd, "compile", ADD, "vector_ad")[2]
+    assert "did you mean 'ue8m0'?" in run(capfd, "compile", QUANT, "-D", "ue8m=true")[2]
+
+
+def test_diagnostics_are_1(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.nsa"
+    bad.write_text("def f(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = z[n]\n")
+    code, out, err = run(capfd, "compile", bad)
+    assert (code, out) == (1, "") and "error[NSA0201]" in err and f"{bad}:3:16" in err
+    assert run(capfd, "compile", ADD, "--target", "cuda:sm_1")[0] == 1
+    assert run(capfd, "compile", tmp_path / "none.nsa")[0] == 1
+
+
+def test_errors_as_json_before_or_after_the_command(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for arguments in (
+        ["--error-format", "json", "compile", tmp_path / "none.nsa"],
+        ["compile", tmp_path / "none.nsa", "--error-format", "json"],
+    ):
+        code, out, err = run(capfd, *arguments)
+        found = json.loads(err)
+        assert (code, out) == (1, "") and [d["code"] for d in found] == ["NSA0703"]
+    code, _, err = run(capfd, "--error-format=json", "compile", ADD, "-D", "K=1")
+    assert code == 2 and json.loads(err)[0]["code"] == "usage"
+
+
+def _command_that(action: Callable[[], object]) -> click.Command:
+    @click.command("fmt")
+    def command() -> None:
+        action()
+
+    return command
+
+
+def test_a_fault_of_ours_is_70_and_one_line(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise AssertionError("this cannot be\nsecond line")
+
+    monkeypatch.setattr(fmt, "command", _command_that(fail))
+    code, out, err = run(capfd, "fmt")
+    assert (code, out) == (70, "") and len(err.splitlines()) == 1 and "fault of nsalang" in err and "AssertionError: this cannot be" in err
+    code, _, err = run(capfd, "--debug", "fmt")
+    assert code == 70 and "Traceback" in err and "second line" in err
+    monkeypatch.setenv("NSALANG_DEBUG", "1")
+    assert "Traceback" in run(capfd, "fmt")[2]
+    monkeypatch.delenv("NSALANG_DEBUG")
+    code, _, err = run(capfd, "--error-format", "json", "fmt")
+    assert code == 70 and json.loads(err)[0]["code"] == "fault"
+
+
+def test_an_interrupt_is_130(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fmt, "command", _command_that(interrupt))
+    assert run(capfd, "fmt") == (130, "", "interrupted\n")
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "nsalang", "--help"], stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_of_a_process() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nsalang", "fmt", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in err
+
+
+# -------------------------------------------------------------------------------------------------------------------- progress
+
+
+def test_progress_after_two_seconds_and_not_when_quiet(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from nsalang.commands import terminal
+
+    monkeypatch.setattr(terminal, "SHOW_AFTER", 0.05)
+    for quiet, expected in ((False, "slow ...\nslower ...\n"), (True, "")):
+        session = terminal.Session(quiet=quiet)
+        with session.progress("quick"):
+            pass
+        with session.progress("slow") as say:
+            time.sleep(0.3)
+            say("slower")
+        assert capfd.readouterr().err == expected
+
+
+def test_no_colours_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capfd, "bench", "--compile-time", ADD, "--repeat", "1")
+    assert "\x1b" not in out and "vector_add" in out
+
+
+# --------------------------------------------------------------------------------------------------------------------- compile
+
+
+def test_compile_writes_a_file_or_a_directory(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    one = tmp_path / "made.py"
+    assert run(capfd, "compile", ADD, "--backend", "triton", "-o", one)[:2] == (0, "")
+    assert "tl.store" in one.read_text()
+    folder = tmp_path / "new/folder"
+    assert run(capfd, "compile", ADD, "-o", folder)[0] == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["vector_add.tilelang.py", "vector_add.triton.py"]
+    assert (folder / "vector_add.triton.py").read_text() == one.read_text()
+    assert run(capfd, "compile", ADD, "-o", one)[0] == 2
+    code, out, _ = run(capfd, "compile", ADD, "-b", "triton")
+    assert (code, out) == (0, one.read_text())
+
+
+def test_compile_emits_every_kind(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "vector_add" in run(capfd, "compile", ADD, "--emit", "ast")[1]
+    code, out, _ = run(capfd, "compile", ADD, "--emit", "ir")
+    assert code == 0 and "vector_add.triton.ir.txt" in out and "vector_add.tilelang.ir.txt" in out
+    assert ".visible .entry" in run(capfd, "compile", ADD, "--emit", "ptx", "-b", "triton")[1]
+    assert run(capfd, "compile", ADD, "--emit", "cubin", "-b", "triton", "-o", tmp_path / "a.cubin")[0] == 0
+    assert (tmp_path / "a.cubin").read_bytes()[:4] == b"\x7fELF"
+    assert "__global__" in run(capfd, "compile", ADD, "--emit", "cuda")[1]
+    assert "__global__" in run(capfd, "compile", ADD, "--emit", "hip", "-t", "hip:gfx942")[1]
+    assert "s_endpgm" in run(capfd, "compile", ADD, "--emit", "amdgcn", "-t", "hip:gfx942")[1]
+    code, _, err = run(capfd, "compile", ADD, "--emit", "ptx", "-t", "hip:gfx942")
+    assert code == 1 and "error[NSA0606]" in err
+
+
+def test_compile_takes_constants_and_pins(capfd: pytest.CaptureFixture[str]) -> None:
+    plain = run(capfd, "compile", QUANT, "-b", "triton")[1]
+    rounded = run(capfd, "compile", QUANT, "-b", "triton", "-D", "ue8m0=true")[1]
+    pinned = run(capfd, "compile", QUANT, "-b", "triton", "--pin", "m=4")[1]
+    wide = run(capfd, "compile", QUANT, "-b", "triton", "--wide", "--unaligned")[1]
+    assert len({plain, rounded, pinned, wide}) == 4 and "int64" in wide
+
+
+def test_a_failed_compile_leaves_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    both = tmp_path / "both.nsa"
+    both.write_text(ADD.read_text() + "\n\n" + ADD.read_text().replace("vector_add", "wrong").replace("b[n]", "b[m]"))
+    out = tmp_path / "out"
+    assert run(capfd, "compile", both, "-o", out)[0] == 1
+    assert not out.exists()
+    old = tmp_path / "old.py"
+    old.write_text("old")
+    assert run(capfd, "compile", both, "wrong", "-b", "triton", "-o", old)[0] == 1
+    assert old.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["both.nsa", "old.py"]
+
+
+def test_an_output_that_cannot_be_written(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capfd, "compile", ADD, "-b", "triton", "-o", tmp_path / "file/below/a.py")
+    assert code == 1 and "error[NSA0706]" in err and "file/below" in err
+
+
+def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(NsaError, match="NSA0706"):
+        write_files({tmp_path / "taken": b"x", tmp_path / "new/b": b"y"})
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+# ------------------------------------------------------------------------------------------------------------------ other ones
+
+
+def test_show_prints_each_stage_that_changed_something(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, "show", ADD)
+    assert code == 0 and out.startswith("# ---- typecheck\n") and "# ---- guard" in out
+    code, out, _ = run(capfd, "show", ADD, "-b", "triton", "--pass", "tiles")
+    assert code == 0 and out.count("# ----") == 1
+
+
+def test_fmt(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ugly = "def f(x:f32[N],y:Out[f32[N]]):\n  for n in grid( tile(N) ):\n    y[n]=x[n]+1\n"
+    file = tmp_path / "a.nsa"
+    file.write_text(ugly)
+    assert run(capfd, "fmt", "--check", file)[0] == 1 and file.read_text() == ugly
+    code, out, _ = run(capfd, "fmt", "--diff", file)
+    assert code == 1 and "+    for n in grid(tile(N)):" in out and file.read_text() == ugly
+    assert run(capfd, "fmt", file)[0] == 0
+    pretty = file.read_text()
+    assert "    for n in grid(tile(N)):\n        y[n] = x[n] + 1\n" in pretty
+    assert run(capfd, "fmt", "--check", file) == (0, "", "")
+    done = nsalang("fmt", "-", input=ugly)
+    assert (done.returncode, done.stdout) == (0, pretty)
+    file.write_text("def f(:\n")
+    assert run(capfd, "fmt", file)[0] == 1 and file.read_text() == "def f(:\n"
+
+
+def test_examples_are_canonical(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "fmt", "--check", *sorted((ROOT / "examples").glob("*.nsa"))) == (0, "", "")
+
+
+def test_cache_commands(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NSALANG_CACHE_DIR", str(tmp_path))
+    assert run(capfd, "compile", ADD, "--emit", "ptx", "-b", "triton")[0] == 0
+    code, out, _ = run(capfd, "cache", "list")
+    assert code == 0 and "vector_add" in out and "1 entry" in out
+    entry = json.loads(run(capfd, "cache", "list", "--json")[1])["entries"][0]
+    assert entry["about"]["backend"] == "triton"
+    assert run(capfd, "cache", "verify")[0] == 0
+    (tmp_path / entry["key"] / "kernel.ptx").write_text("spoilt")
+    code, _, err = run(capfd, "cache", "verify")
+    assert code == 1 and "error[NSA0707]" in err and entry["key"] in err
+    assert run(capfd, "compile", ADD, "--emit", "ptx", "-b", "triton")[0] == 0
+    assert run(capfd, "cache", "verify")[0] == 0
+    assert json.loads(run(capfd, "cache", "prune", "--max-bytes", "0", "--json")[1]) == [entry["key"]]
+    assert json.loads(run(capfd, "cache", "clear", "--json")[1]) == {"deleted": 0}
+
+
+def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, "doctor", "--json")
+    found = json.loads(out)
+    assert code == 0 and {"torch", "triton", "tilelang", "python"} <= set(found["versions"])
+    assert {row["target"] for row in found["works"]} >= {"cuda:sm_90", "hip:gfx942", "cpu"}
+
+
+# ------------------------------------------------------------------------------------------------------------------------- run
+
+
+def test_run_exactly(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "run", QUANT, "-D", "M=5,N=256", "-D", "ue8m0=true", "-t", "cpu")
+    assert code == 0, err
+    assert out.count("agree") == 4 and "1280 of 1280" in out and "rule: bit for bit" in out
+
+
+def test_run_within_bounds(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "run", SOFTMAX, "-D", "M=3,N=70", "-t", "cpu", "-b", "tilelang")
+    assert code == 0, err
+    assert out.count("agree") == 1 and "rule: f32 within 1e-05" in out
+
+
+def test_run_with_files(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import numpy
+    import torch
+
+    torch.save({"a": torch.arange(5.0), "other": torch.zeros(1)}, tmp_path / "a.pt")
+    numpy.savez(tmp_path / "b.npz", b=numpy.full(5, 2, numpy.float32))
+    saved = tmp_path / "out.npz"
+    code, _, err = run(
+        capfd, "run", ADD, "-i", tmp_path / "a.pt", "-i", f"b={tmp_path / 'b.npz'}", "-b", "tilelang", "-t", "cpu", "--save", saved
+    )
+    assert code == 0, err
+    assert numpy.load(saved)["c"].tolist() == [2, 3, 4, 5, 6]
+    numpy.savez(tmp_path / "short.npz", b=numpy.zeros(4, numpy.float32))
+    code, _, err = run(capfd, "run", ADD, "-i", tmp_path / "a.pt", "-i", tmp_path / "short.npz", "-t", "cpu")
+    assert code == 1 and "error[NSA05" in err and err.count("error[") == 1
+    (tmp_path / "broken.pt").write_bytes(b"no tensor")
+    code, _, err = run(capfd, "run", ADD, "-i", tmp_path / "broken.pt", "-D", "N=5")
+    assert code == 1 and "error[NSA0704]" in err
+
+
+def test_run_says_where_a_kernel_leaves_its_tensors(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.nsa"
+    bad.write_text("def f(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = x[n + 1]\n")
+    code, _, err = run(capfd, "run", bad, "-D", "N=8", "-t", "cpu")
+    assert code == 1 and "error[NSA0520]" in err and "x[8]" in err and f"{bad}:3" in err
+
+
+def test_run_fails_when_a_backend_is_wrong(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from nsalang import kernel
+
+    right = kernel.Kernel.__call__
+
+    def wrong(self: kernel.Kernel, *args: Any, **kwargs: Any) -> Any:
+        made = right(self, *args, **kwargs)
+        kwargs["c"][3] += 1
+        return made
+
+    monkeypatch.setattr(kernel.Kernel, "__call__", wrong)
+    code, out, _ = run(capfd, "run", ADD, "-D", "N=9", "-t", "cpu", "-b", "tilelang")
+    assert code == 1 and "DIFFER" in out and "the first at [3]" in out
+
+
+def test_bench_on_the_cpu(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "bench", ADD, "-D", "N=1000", "-t", "cpu", "-b", "tilelang", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["bytes"] == 12000 and found["times"][0]["us"] > 0 and found["times"][0]["method"] == "clock"
+
+
+def test_compile_time_of_every_example(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "bench", "--compile-time", "--repeat", "1", "--json")
+    assert code == 0, err
+    rows = json.loads(out)
+    assert {r["kernel"] for r in rows} == {"vector_add", "softmax", "rmsnorm", "act_quant", "swiglu_quant"} and len(rows) == 10
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nsalang", "demo"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DIFFER" not in done.stdout and "All agree bit for bit" in done.stdout
+    assert "tl.store" in (tmp_path / "out/act_quant.triton.py").read_text()
+    assert "T.prim_func" in (tmp_path / "out/act_quant.tilelang.py").read_text()
