@@ -171,16 +171,17 @@ def index_type(kernel: ir.Kernel) -> Kind:
 
 def arguments(kernel: ir.Kernel, names: Names) -> list[tuple[Binding, Argument]]:
     """Everything that a kernel can be given: tensors, dimensions, strides, scalars. A lowering passes those that its code names."""
-    aligned, index = kernel.schedule.aligned, index_type(kernel)
+    index = index_type(kernel)
+    aligned = kernel.schedule.vectors if kernel.schedule.aligned else ()
     out: list[tuple[Binding, Argument]] = []
     for tensor in kernel.tensors:
         stored = tensor.storage or tensor.dtype
-        out.append((Binding("tensor", tensor.name), Argument(names.pick(tensor.name), "pointer", stored.name, aligned)))
+        out.append((Binding("tensor", tensor.name), Argument(names.pick(tensor.name), "pointer", stored.name, tensor.name in aligned)))
     for dim in kernel.dims:
         divisor = dim_divisor(kernel, dim)
         out.append((Binding("dim", dim), Argument(names.pick(dim), index, aligned=divisor % 16 == 0, divisor=math.gcd(divisor, 16))))
     for tensor in kernel.tensors:
-        for axis in range(len(tensor.shape) - aligned):
+        for axis in range(len(tensor.shape) - (tensor.name in aligned)):
             name = names.pick(f"{tensor.name}_stride{axis}")
             divisor = stride_divisor(kernel, tensor)
             out.append((Binding("stride", tensor.name, axis), Argument(name, index, aligned=divisor % 16 == 0, divisor=divisor)))
@@ -197,8 +198,11 @@ PASSED_AS: dict[str, Kind] = {
 
 
 def dim_divisor(kernel: ir.Kernel, name: str) -> int:
-    """What a dimension is a multiple of by what the kernel requires; else 1."""
+    """What a dimension is a multiple of, by what the kernel requires and by the facts of the variant; else 1."""
     divisor = 1
+    for tensor in kernel.tensors:
+        if tensor.shape and isinstance(tensor.shape[-1], ir.Dim) and tensor.shape[-1].name == name:
+            divisor = math.lcm(divisor, stride_divisor(kernel, tensor))
     for require in kernel.requires:
         match require.condition:
             case ir.Binary(op="eq", a=ir.Binary(op="mod" | "tmod", a=ir.Dim(name=found), b=ir.Const(value=value)), b=ir.Const(value=0)) if (
@@ -212,7 +216,8 @@ def dim_divisor(kernel: ir.Kernel, name: str) -> int:
 
 def stride_divisor(kernel: ir.Kernel, tensor: ir.Tensor) -> int:
     """What every stride that is an argument is a multiple of, in elements."""
-    return max(16 // (tensor.storage or tensor.dtype).bytes, 1) if kernel.schedule.aligned else 1
+    aligned = kernel.schedule.aligned and tensor.name in kernel.schedule.vectors
+    return max(16 // (tensor.storage or tensor.dtype).bytes, 1) if aligned else 1
 
 
 def machine_axes(kernel: ir.Kernel, axes: Iterable[str]) -> tuple[str, ...]:
@@ -242,6 +247,19 @@ def programs(kernel: ir.Kernel, index: ir.GridIndex) -> ir.Expr:
             dtype = extent.dtype
             above = ir.Binary(dtype, (), "add", extent, ir.Const(dtype, (), length - 1))
             return ir.Binary(dtype, (), "tdiv", above, ir.Const(dtype, (), length))
+
+
+def never_negative(x: ir.Expr) -> bool:
+    """Whether it shows that an extent is not negative."""
+    match x:
+        case ir.Dim():
+            return True
+        case ir.Const(value=value):
+            return value >= 0
+        case ir.Binary(op="add" | "mul" | "floordiv" | "mod" | "min" | "max", a=a, b=b):
+            return never_negative(a) and never_negative(b)
+        case _:
+            return False
 
 
 def used_indices(kernel: ir.Kernel) -> dict[str, bool]:
@@ -318,7 +336,7 @@ def facts(kernel: ir.Kernel, target: Target, backend: str) -> list[str]:
     if kernel.constants:
         out.append(", ".join(f"{name} = {text}" for name, text in kernel.constants) + ".")
     size = "Offsets take 64 bits" if schedule.wide else "Dimensions and offsets fit 32 bits"
-    layout = "addresses and strides divide by 16 bytes, last strides are 1" if schedule.aligned else "any strides and alignment"
+    layout = f"addresses, strides and rows of {', '.join(schedule.vectors)} divide by 16 bytes, last strides are 1" if schedule.aligned else "any strides and alignment"
     out.append(f"{size}; {layout}.")
     out.append(f"{schedule.warps} warps.")
     return [*out, *schedule.why]

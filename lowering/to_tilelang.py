@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import assert_never
+
+from typing_extensions import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import F32, I32, I64, U8, U16, DType
@@ -74,7 +75,8 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     head.line(f"def {function}({', '.join(parameters)}):")
     head.out += tensors.out
     head.depth = 2
-    head.line(f"with T.Kernel({count}, threads={kernel.schedule.warps * target.warp}) as {printer.pid}:")
+    number_of_block = f" as {printer.pid}" if printer.pid else ""
+    head.line(f"with T.Kernel({count}, threads={kernel.schedule.warps * target.warp}){number_of_block}:")
     head.out += printer.places.out
     first = len(head.out)
     head.out += printer.emitter.out or ["            pass"]
@@ -130,10 +132,12 @@ class Printer:
 
     def grid(self) -> None:
         """Where the index variables of this block begin, from its number: the last varies fastest."""
+        read = emit.used_indices(self.kernel)
+        if not any(i.name in read for i in self.kernel.grid):
+            return
         self.pid = self.names.pick("pid")
         pid = Text(self.pid)
-        read = emit.used_indices(self.kernel)
-        if self.kernel.schedule.wide and any(i.name in read for i in self.kernel.grid):
+        if self.kernel.schedule.wide:
             pid = Text(self.names.pick("block"))
             self.emitter.line(f'{pid} = T.cast({self.pid}, "int64")')
         for position, index in reversed([*enumerate(self.kernel.grid)]):
@@ -143,11 +147,23 @@ class Printer:
                     mine = call("T.truncdiv", mine, self.count(later))
                 if position and emit.programs(self.kernel, index) != ir.Const(index.extent.dtype, (), 1):
                     mine = call("T.truncmod", mine, self.count(index))
-                if index.tiled:
-                    mine = infix("*", mine, number(self.kernel.schedule.length(index.name)))
                 name = self.names.pick(ir.plain(index.name))
+                length = self.kernel.schedule.length(index.name) if index.tiled else 1
+                divided = mine is not pid
+                if divided:
+                    # A register of its own: written out in every offset, the division would be one of 64 bits there.
+                    held = self.names.pick(f"{name}_block") if length > 1 else name
+                    self.emitter.line(f'{held} = T.alloc_var("{index.extent.dtype.tilelang}", {mine})', index.span)
+                    mine = Text(held)
+                if length > 1 or not divided:
+                    self.emitter.line(f"{name} = {infix('*', mine, number(length)) if length > 1 else mine}", index.span)
+                if length > 1 and divided:
+                    self.assume(name, length)
                 self.bases[index.name] = Text(name)
-                self.emitter.line(f"{name} = {mine}", index.span)
+
+    def assume(self, name: str, divisor: int) -> None:
+        """What TileLang no longer sees of a value that came through a register; it needs it to access several elements at once."""
+        self.emitter.line(f"T.assume({name} % {divisor} == 0)")
 
     def count(self, index: ir.GridIndex) -> Text:
         length = self.kernel.schedule.length(index.name) if index.tiled else 1
@@ -195,6 +211,24 @@ class Printer:
         name = self.names.pick(ir.plain(s.axis))
         self.bases[s.axis] = Text(name)
         self.emitter.line(f"{name} = {start}", s.span)
+        if (divisor := self.divisor(s.start)) > 1 and len(self.kernel.grid) > 1:
+            self.assume(name, divisor)
+
+    def divisor(self, x: ir.Expr) -> int:
+        """A number of which an integer is seen to be a multiple."""
+        match x:
+            case ir.Const(value=value):
+                return abs(int(value))
+            case ir.Dim(name=name):
+                return emit.dim_divisor(self.kernel, name)
+            case ir.Binary(op="mul", a=a, b=b):
+                return self.divisor(a) * self.divisor(b)
+            case ir.Binary(op="add" | "sub" | "min" | "max", a=a, b=b):
+                return math.gcd(self.divisor(a), self.divisor(b))
+            case ir.Cast(x=inner):
+                return self.divisor(inner)
+            case _:
+                return 1
 
     def loop(self, s: ir.For) -> None:
         lo, hi = self.expr(s.lo), self.expr(s.hi)
@@ -247,7 +281,7 @@ class Printer:
                 with self.parallel(value.axes, s):
                     self.emitter.line(f"{self.element(buffer, value.axes)} = {self.whole(value)}", s.span)
             case value:
-                self.scalar(s, self.whole(value))
+                self.scalar(s, self.whole(value), any(isinstance(n, ir.Binary) and n.op in ("tdiv", "tmod") for n in ir.walk(value)))
 
     def whole(self, value: ir.Expr) -> Text:
         """The value of an assignment or a store: typed where it is a number."""
@@ -259,11 +293,11 @@ class Printer:
             case _:
                 return self.expr(value)
 
-    def scalar(self, s: ir.Assign, value: Text) -> None:
-        """A variable of one value: an expression's name, or where it is assigned again a register."""
+    def scalar(self, s: ir.Assign, value: Text, divides: bool = False) -> None:
+        """A variable of one value: an expression's name, or a register where it is assigned again or ``divides`` (see ``grid``)."""
         if s.name not in self.scalars:
             self.scalars[s.name] = self.names.pick(ir.plain(s.name))
-            if s.name in self.twice:
+            if s.name in self.twice or divides:
                 self.places.line(f'{self.scalars[s.name]} = T.alloc_var("{s.value.dtype.tilelang}")')
         self.emitter.line(f"{self.scalars[s.name]} = {value}", s.span)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+
+from typing_extensions import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import BOOL, F32, I32, DType
@@ -133,9 +134,12 @@ class Printer:
 
     def _programs(self, index: ir.GridIndex) -> Text:
         length = self.kernel.schedule.length(index.name) if index.tiled else 1
-        if length == 1 or isinstance(index.extent, ir.Const):
+        if isinstance(index.extent, ir.Const):
             return self.expr(emit.programs(self.kernel, index))
-        return call("tl.cdiv", self.expr(index.extent), str(length))
+        extent = self.expr(index.extent)
+        if not self.kernel.schedule.wide and any(isinstance(n, ir.Scalar) for n in ir.walk(index.extent)):
+            extent = method(extent, "to", "tl.int32")
+        return extent if length == 1 else call("tl.cdiv", extent, str(length))
 
     # ---------------------------------------------------------------------------------------------------------------- statements
 
@@ -348,7 +352,7 @@ class Printer:
             case "min" | "max" | "div":
                 return call(CALLS[x.op], self.operand(x.a, x), self.operand(x.b, x))
             case "floordiv" | "mod":
-                raise AssertionError(f"legalize left '{x.op}'")
+                return self.floored(x)
             case "shl" | "shr":
                 amount = self.lifted(x.b, x.axes)
                 if not isinstance(x.b, ir.Const) and x.b.dtype is not x.dtype:
@@ -357,6 +361,14 @@ class Printer:
                 return infix(INFIX[x.op], base, amount)
             case _:
                 return infix(INFIX[x.op], self.lifted(x.a, x.axes), self.lifted(x.b, x.axes))
+
+    def floored(self, x: ir.Binary) -> Text:
+        """Division in an extent of the grid, which no pass rewrites. Triton's truncates, which differs below zero."""
+        a, b = self.expr(x.a), self.expr(x.b)
+        if emit.never_negative(x.a) and emit.never_negative(x.b):
+            return infix("//" if x.op == "floordiv" else "%", a, b)
+        rest = infix("%", infix("+", infix("%", a, b), b), b)
+        return rest if x.op == "mod" else infix("//", infix("-", a, rest), b)
 
     # ---------------------------------------------------------------------------------------------------------------- reductions
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nsalang.source import NsaError as NsaError
     from nsalang.target import Target as Target
 
-__version__ = "0.1.0"
+from nsalang.version import VERSION as __version__
 
 _WHERE = {
     "Compiled": "nsalang.driver",

@@ -104,7 +104,7 @@ def bind(signature: Signature, settings: dict[str, Setting], values: Mapping[str
         if parameter.kind != "tensor":
             continue
         if parameter.role == "out" and (value is None or isinstance(value, bool)):
-            if value is None and parameter.optional or value is False and parameter.optional:
+            if parameter.optional and value is not True:
                 continue
             if isinstance(value, bool) and not parameter.optional:
                 raise NsaError.at("NSA0504", f"output '{parameter.name}' takes a tensor or nothing, not {shown(value)}", parameter.span)

@@ -65,12 +65,13 @@ def arithmetic(op: str, a: Exact, b: Exact, span: Span) -> Exact:
     """``a op b`` for the arithmetic and bit operators, exactly. Raises NSA0326 where there is no such number."""
     if a.is_bool or b.is_bool:
         if op in ("&", "|", "^") and a.is_bool and b.is_bool:
-            return Exact({"&": a.value and b.value, "|": a.value or b.value, "^": a.value != b.value}[op])  # type: ignore[arg-type]
+            return Exact({"&": a.value and b.value, "|": a.value or b.value, "^": a.value != b.value}[op])
         raise NsaError.at("NSA0301", f"'{op}' has no meaning for a bool constant", span)
     is_float = a.is_float or b.is_float or op == "/"
     x, y = a.value, b.value
     if isinstance(x, float) or isinstance(y, float):
         return _infinite(op, float(x), float(y), span)
+    assert isinstance(x, Fraction) and isinstance(y, Fraction)
     try:
         return Exact(_rational(op, x, y), is_float)
     except ZeroDivisionError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 from nsalang import ir, syntax
 from nsalang.constants import Exact, arithmetic, compare, negate
-from nsalang.dtypes import BOOL, F32, I32, I64, DType
+from nsalang.dtypes import BOOL, F32, I64, DType
 from nsalang.scope import Nothing, Operand, Scope, TensorRef, as_dtype, as_value, unknown
 from nsalang.source import NsaError, Span
 
@@ -60,7 +61,7 @@ def value(scope: Scope, node: syntax.Expr) -> ir.Expr:
 
 
 def _renamed(found: Operand, span: Span) -> Operand:
-    return ir.dataclasses.replace(found, span=span) if isinstance(found, get_args(ir.Expr)) else found
+    return replace(found, span=span) if isinstance(found, get_args(ir.Expr)) else found
 
 
 def boolean(scope: Scope, node: syntax.Expr) -> Exact | ir.Expr:
@@ -213,7 +214,9 @@ def _logic(scope: Scope, node: syntax.Binary) -> Operand:
     for v, where in ((left, node.left), (right, node.right)):
         if not isinstance(v, Exact) and v.axes:
             symbol = "&" if node.op == "and" else "|"
-            raise NsaError.at("NSA0310", f"'{node.op}' is for scalars; this is {describe(v)}", where.span, help=f"(a) {symbol} (b), element by element")
+            raise NsaError.at(
+                "NSA0310", f"'{node.op}' is for scalars; this is {describe(v)}", where.span, help=f"(a) {symbol} (b), element by element"
+            )
     return scope.binary("and" if node.op == "and" else "or", left, as_value(right, node.right.span), node.span)
 
 
@@ -293,7 +296,11 @@ def place(scope: Scope, node: syntax.Subscript) -> tuple[TensorRef, tuple[ir.Exp
             operand(scope, index)
     if len(node.indices) != len(base.shape):
         axes = ", ".join(base.extents)
-        raise NsaError.at("NSA0303", f"'{base.name}' has {len(base.shape)} axes [{axes}], and {len(node.indices)} {'index is' if len(node.indices) == 1 else 'indices are'} given", node.span)
+        raise NsaError.at(
+            "NSA0303",
+            f"'{base.name}' has {len(base.shape)} axes [{axes}], and {len(node.indices)} {'index is' if len(node.indices) == 1 else 'indices are'} given",
+            node.span,
+        )
     return base, tuple(integer(scope, i, "an index") for i in node.indices)
 
 
@@ -337,4 +344,17 @@ def narrow_integer(v: ir.Expr) -> DType:
     return v.dtype
 
 
-__all__ = ["I32", "boolean", "convert", "describe", "integer", "load", "narrow_integer", "operand", "place", "select", "unify", "value", "wrapped"]
+__all__ = [
+    "boolean",
+    "convert",
+    "describe",
+    "integer",
+    "load",
+    "narrow_integer",
+    "operand",
+    "place",
+    "select",
+    "unify",
+    "value",
+    "wrapped",
+]

@@ -6,10 +6,21 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from nsalang import ir, syntax
-from nsalang.constants import Exact
-from nsalang.dtypes import BF16, BOOL, E2M1, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, U8, U32, DType
+from nsalang.constants import Exact, negate
+from nsalang.dtypes import BF16, BOOL, E2M1, E4M3, E4M3_FNUZ, F16, F32, I8, I64, U8, U32, DType
 from nsalang.expressions import (
-    boolean, convert, describe, imply_positive, integer, narrow_integer, operand, refuse_narrow, select, unify, value, wrapped,
+    boolean,
+    convert,
+    describe,
+    imply_positive,
+    integer,
+    narrow_integer,
+    operand,
+    refuse_narrow,
+    select,
+    unify,
+    value,
+    wrapped,
 )  # fmt: skip
 from nsalang.scope import Operand, Scope, TensorRef, as_value, unknown
 from nsalang.source import NsaError, Span
@@ -28,7 +39,9 @@ def call(scope: Scope, node: syntax.Call) -> Operand:
     if bound is None and name in PLACES:
         raise NsaError.at("NSA0317", f"'{name}' can't stand here: {PLACES[name]}", node.span)
     if bound is None and name not in scope.ended:
-        raise unknown("function", name, node.function.span, [*FUNCTIONS, *PLACES, *(n for n, v in scope.names.items() if isinstance(v, DType))])
+        raise unknown(
+            "function", name, node.function.span, [*FUNCTIONS, *PLACES, *(n for n, v in scope.names.items() if isinstance(v, DType))]
+        )
     found = scope.lookup(name, node.function.span)
     if not isinstance(found, DType):
         raise NsaError.at("NSA0311", f"'{name}' is no function", node.function.span)
@@ -41,7 +54,7 @@ def call(scope: Scope, node: syntax.Call) -> Operand:
         if dtype.is_float or not x.is_float:
             made = as_dtype(x, dtype, node.span)
             return made if dtype.kind != "signed" else ir.Const(I64, (), made.value, span=node.span)
-    if dtype in (E2M1, ) or dtype.name == "e8m0":
+    if dtype in (E2M1,) or dtype.name == "e8m0":
         scope.later(f"the conversion to {dtype}", 4, node.span)
     return convert(scope, as_value(x, argument.span), dtype, node.span)
 
@@ -69,7 +82,9 @@ def arguments(node: syntax.Call, low: int, high: int, keywords: tuple[str, ...] 
     if not low <= count <= high:
         wanted = f"{low}" if low == high else f"{low} to {high}"
         help = f"to combine two values element by element: {name}imum(a, b)" if name in ("max", "min") and count > 1 else None
-        raise NsaError.at("NSA0311", f"'{name}' takes {wanted} argument{'' if wanted == '1' else 's'}, and {count} are given", node.span, help=help)
+        raise NsaError.at(
+            "NSA0311", f"'{name}' takes {wanted} argument{'' if wanted == '1' else 's'}, and {count} are given", node.span, help=help
+        )
     for keyword in node.keywords:
         if keyword.name not in keywords:
             known = f"'{name}' takes {', '.join(f'{k}=…' for k in keywords) or 'no keyword arguments'}"
@@ -99,7 +114,9 @@ def axes_argument(scope: Scope, node: syntax.Call, v: ir.Expr) -> tuple[str, ...
                               help="reduce where(condition, x, …) instead")  # fmt: skip
         for guard in scope.guards:
             if axis in guard.axes:
-                raise NsaError.at("NSA0324", f"'{ir.plain(axis)}' is reduced inside, so the condition around it can't have this axis", item.span)
+                raise NsaError.at(
+                    "NSA0324", f"'{ir.plain(axis)}' is reduced inside, so the condition around it can't have this axis", item.span
+                )
     if len(set(over)) != len(over):
         raise NsaError.at("NSA0311", "an axis is named twice", given.span)
     return over
@@ -125,14 +142,18 @@ def _unary(op: ir.UnaryOp) -> Handler:
         (argument,) = arguments(node, 1, 1)
         x = operand(scope, argument)
         if isinstance(x, Exact) and op == "abs" and not x.is_bool:
-            return Exact(abs(x.value), x.is_float)
+            return negate(x) if x.value < 0 else x
         v = as_value(x, argument.span)
         assert isinstance(node.function, syntax.Name)
         if not v.dtype.is_float and not (op == "abs" and v.dtype.is_integer):
-            raise NsaError.at("NSA0302", f"'{node.function.id}' needs a float; this is {describe(v)}", argument.span, help="convert it: f32(x)")
+            raise NsaError.at(
+                "NSA0302", f"'{node.function.id}' needs a float; this is {describe(v)}", argument.span, help="convert it: f32(x)"
+            )
         refuse_narrow(f"'{node.function.id}'", v, argument.span)
         if op in ("pow2_ceil", "ceil_log2") and v.dtype is not F32:
-            raise NsaError.at("NSA0302", f"'{node.function.id}' is defined for f32; this is {describe(v)}", argument.span, help="convert it: f32(x)")
+            raise NsaError.at(
+                "NSA0302", f"'{node.function.id}' is defined for f32; this is {describe(v)}", argument.span, help="convert it: f32(x)"
+            )
         return ir.Unary(I64 if op == "ceil_log2" else v.dtype, v.axes, op, v, span=node.span)
 
     return handler
@@ -146,7 +167,9 @@ def _pair(op: ir.BinaryOp) -> Handler:
     return handler
 
 
-def _extremum(scope: Scope, op: ir.BinaryOp, a: Operand, b: Operand, a_node: syntax.Expr, b_node: syntax.Expr, node: syntax.Call) -> Operand:
+def _extremum(
+    scope: Scope, op: ir.BinaryOp, a: Operand, b: Operand, a_node: syntax.Expr, b_node: syntax.Expr, node: syntax.Call
+) -> Operand:
     if isinstance(a, Exact) and isinstance(b, Exact) and not a.is_bool and not b.is_bool:
         return Exact(max(a.value, b.value) if op == "max" else min(a.value, b.value), a.is_float or b.is_float)
     assert isinstance(node.function, syntax.Name)
@@ -395,12 +418,12 @@ def split_bounds(scope: Scope, node: syntax.Call) -> tuple[ir.Expr, ir.Expr]:
 
 
 FUNCTIONS: Mapping[str, Handler] = {
-    **{name: _unary(name) for name in (  # type: ignore[arg-type]
+    **{name: _unary(name) for name in (
         "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round")},
-    **{name: _reduction(name) for name in ("sum", "max", "min", "absmax", "any", "all", "argmax", "argmin")},  # type: ignore[arg-type]
+    **{name: _reduction(name) for name in ("sum", "max", "min", "absmax", "any", "all", "argmax", "argmin")},
     "maximum": _pair("max"), "minimum": _pair("min"), "clamp": _clamp, "fma": _fma, "where": _where, "bitcast": _bitcast, "wrap": _wrap,
     "cdiv": _cdiv, "cumsum": _cumsum, "rank": _rank, "zeros": _filled, "full": _filled, "dot": _dot, "searchsorted": _searchsorted,
     "take": _take, "rename": _rename, "histogram": _histogram, "pack": _pack,
 }  # fmt: skip
 
-__all__ = ["FUNCTIONS", "I32", "PLACES", "arguments", "axis_name", "call", "keyword", "split_bounds"]
+__all__ = ["FUNCTIONS", "PLACES", "arguments", "axis_name", "call", "keyword", "split_bounds"]

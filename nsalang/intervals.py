@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from math import prod
-from typing import assert_never
+
+from typing_extensions import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import BOOL, DType
@@ -95,6 +96,9 @@ class Bounds:
     def _dimensions(self) -> dict[str, Interval]:
         top = MOST if self.kernel.schedule.wide else NARROW_DIM
         dims = {name: Interval(0, top) for name in self.kernel.dims}
+        for tensor in self.kernel.tensors:
+            for extent in tensor.shape:
+                _limit(extent, top, dims)
         for require in self.kernel.requires:
             for part in conjuncts(require.condition):
                 if isinstance(part, ir.Binary) and isinstance(part.a, ir.Dim) and isinstance(part.b, ir.Const):
@@ -275,6 +279,24 @@ class Bounds:
         if truncates:
             return cut(-size, size if a.hi > 0 else 0)
         return cut(0 if b.lo >= 0 else -size, 0 if b.hi <= 0 else size)
+
+
+def _limit(extent: ir.Expr, top: int, dims: dict[str, Interval]) -> None:
+    """An extent is at most ``top``, as a dimension is; lower the ends of the dimensions in it that follow."""
+    match extent:
+        case ir.Dim(name=name) if name in dims:
+            dims[name] = cut(dims[name].lo, min(dims[name].hi, top))
+        case ir.Binary(op="mul", a=ir.Const(value=int(factor)), b=inner) | ir.Binary(op="mul", a=inner, b=ir.Const(value=int(factor))) if (
+            factor > 0
+        ):
+            _limit(inner, top // factor, dims)
+        case ir.Binary(op="add", a=inner, b=ir.Const(value=int(more))):
+            _limit(inner, top - more, dims)
+        case ir.Binary(op="add") if not any(isinstance(n, ir.Binary) and n.op == "sub" for n in ir.walk(extent)):
+            _limit(extent.a, top, dims)
+            _limit(extent.b, top, dims)
+        case _:
+            pass
 
 
 def conjuncts(condition: ir.Expr | None) -> tuple[ir.Expr, ...]:

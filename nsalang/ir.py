@@ -82,7 +82,27 @@ UnaryOp: TypeAlias = Literal[
     "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round",
 ]  # fmt: skip
 BinaryOp: TypeAlias = Literal[
-    "add", "sub", "mul", "div", "floordiv", "mod", "tdiv", "tmod", "and", "or", "xor", "shl", "shr", "min", "max", "lt", "le", "gt", "ge", "eq", "ne"
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "floordiv",
+    "mod",
+    "tdiv",
+    "tmod",
+    "and",
+    "or",
+    "xor",
+    "shl",
+    "shr",
+    "min",
+    "max",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "eq",
+    "ne",
 ]
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
@@ -282,11 +302,13 @@ class Require(Node):
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The choices. ``lengths``: machine length of each axis (a power of two); ``order``: all axes, outermost dimension of a value first;
-    ``wide``: offsets and indices need 64 bits; ``aligned``: addresses and strides divide by 16 bytes and last strides are 1."""
+    ``vectors``: the tensors whose last index runs along an innermost axis, so that accesses can be vectors; ``wide``: offsets and indices
+    need 64 bits; ``aligned``: of the vectors, addresses, strides and last extents divide by 16 bytes, and last strides are 1."""
 
     backend: Literal["triton", "tilelang"] | None = None
     lengths: tuple[tuple[str, int], ...] = ()
     order: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
     warps: int = 4
     stages: int = 1
     wide: bool = True
@@ -377,7 +399,7 @@ def rewrite(node: N, rule: Callable[[Node], Node | tuple[Node, ...]]) -> N:
 
 def _rewrite(node: Node, rule: Callable[[Node], Node | tuple[Node, ...]]) -> Node | tuple[Node, ...]:
     changes: dict[str, object] = {}
-    for name in _fields(type(node)):
+    for name in _fields(type(node)):  # type: ignore[arg-type]
         old = getattr(node, name)
         if isinstance(old, Node):
             new: object = _rewrite(old, rule)
@@ -397,7 +419,7 @@ def _rewrite(node: Node, rule: Callable[[Node], Node | tuple[Node, ...]]) -> Nod
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly below, in order."""
-    for name in _fields(type(node)):
+    for name in _fields(type(node)):  # type: ignore[arg-type]
         value = getattr(node, name)
         if isinstance(value, Node):
             yield value
@@ -422,7 +444,8 @@ def axes_of(kernel: Kernel) -> dict[str, AxisInfo]:
     for statement in kernel.body:
         for node in walk(statement):
             if isinstance(node, SpanAxis):
-                end: Expr = binary("add", node.start, const(node.length)) if node.start != zero else const(node.length)
+                count = const(node.length, node.start.dtype)
+                end: Expr = count if isinstance(node.start, Const) and node.start.value == 0 else binary("add", node.start, count)
                 if node.stop is not None:
                     end = binary("min", end, node.stop)
                 found[node.axis] = AxisInfo(node.axis, "span", node.start, end, node.length)

@@ -13,7 +13,7 @@ from nsalang.arguments import Parameters, constants_of, unknown_argument
 from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend
 from nsalang.launch import Launcher
 from nsalang.options import DEFAULT, Options, options_of, pins_of, refuse_later
-from nsalang.signature import Signature, annotation_of
+from nsalang.signature import Signature, annotation_of, functions
 from nsalang.source import NsaError, Source
 from nsalang.target import Target, parse_target
 
@@ -181,15 +181,19 @@ class Module:
         from nsalang.typecheck import kernel_names
 
         self._kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
+        self._others = tuple(name for name in functions(file) if name not in self._kernels)
         self._name = file.source.name
 
     def __getattr__(self, name: str) -> Kernel:
         kernels: dict[str, Kernel] = self.__dict__.get("_kernels", {})
         if name in kernels:
             return kernels[name]
+        file = self.__dict__.get("_name")
+        if name in self.__dict__.get("_others", ()):
+            raise AttributeError(f"'{name}' of {file} has no grid: it is a helper or a program, and no kernel")
         near = difflib.get_close_matches(name, kernels, 1, 0.6)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise AttributeError(f"{self.__dict__.get('_name')} has no kernel '{name}' (it has {', '.join(kernels) or 'none'}){hint}")
+        raise AttributeError(f"{file} has no kernel '{name}' (it has {', '.join(kernels) or 'none'}){hint}")
 
     def __dir__(self) -> list[str]:
         return sorted(self._kernels)

@@ -233,9 +233,12 @@ class Launcher:
         meaning, kernel = self.meaning(signature, bound, target)
         layouts = _layouts(signature, bound, kernel)
         place = self.parameters.index
-        aligned = all(map(is_aligned, layouts.values()))
-        choice = Choice(backend, wide=False, aligned=aligned, pinned=options.pinned)
+        choice = Choice(backend, wide=False, aligned=True, pinned=options.pinned)
         compiled = self.compiled(meaning, choice)
+        aligned = all(is_aligned(layouts[name]) for name in compiled.kernel.schedule.vectors)
+        if not aligned:
+            choice = Choice(backend, wide=False, aligned=False, pinned=options.pinned)
+            compiled = self.compiled(meaning, choice)
         if needs_wide(compiled.kernel, layouts, bound.dims):
             choice = Choice(backend, wide=True, aligned=aligned, pinned=options.pinned)
             compiled = self.compiled(meaning, choice)

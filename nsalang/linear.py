@@ -186,6 +186,8 @@ class Facts:
         """Polynomials that are >= 0 where the condition holds."""
         found = []
         for part in conjuncts(condition):
+            if isinstance(part, ir.Var) and part.name in self._definitions:
+                found += self.inequalities(self._definitions[part.name])
             if isinstance(part, ir.Binary) and part.a.dtype.kind == "signed":
                 a, b, one = self.poly(part.a), self.poly(part.b), number(1)
                 table = {"lt": [b - a - one], "le": [b - a], "gt": [a - b - one], "ge": [a - b], "eq": [a - b, b - a]}
@@ -231,7 +233,7 @@ class Facts:
 
 
 def _definitions(kernel: ir.Kernel) -> dict[str, ir.Expr]:
-    """Integer variables that are assigned once, from what never changes."""
+    """Integer and bool variables that are assigned once, from what does not change while they live."""
     assigned: dict[str, list[ir.Assign]] = {}
     for statement in kernel.body:
         for node in ir.walk(statement):
@@ -239,9 +241,9 @@ def _definitions(kernel: ir.Kernel) -> dict[str, ir.Expr]:
                 assigned.setdefault(node.name, []).append(node)
     found: dict[str, ir.Expr] = {}
     for name, made in assigned.items():
-        if len(made) == 1 and made[0].value.dtype.kind == "signed":
+        if len(made) == 1 and made[0].value.dtype.kind in ("signed", "bool"):
             nodes = list(ir.walk(made[0].value))
-            if all(not isinstance(n, ir.Load) and (not isinstance(n, ir.Var) or n.name in found) for n in nodes):
+            if all(not isinstance(n, ir.Load) and (not isinstance(n, ir.Var) or len(assigned.get(n.name, ())) == 1) for n in nodes):
                 found[name] = made[0].value
     return found
 
@@ -264,7 +266,11 @@ def _divisors(kernel: ir.Kernel) -> dict[str, tuple[ir.Expr, bool]]:
                 case _:
                     pass
     for node in ir.walk(kernel):
-        if isinstance(node, ir.Binary) and node.op in ("floordiv", "mod") and isinstance(node.a, ir.Dim):
-            if isinstance(node.b, ir.Dim) or (isinstance(node.b, ir.Const) and int(node.b.value) > 0):
-                found.setdefault(node.a.name, (node.b, False))
+        match node:
+            case ir.Binary(op="floordiv" | "mod", a=ir.Dim(name=name), b=ir.Dim() as by):
+                found.setdefault(name, (by, False))
+            case ir.Binary(op="floordiv" | "mod", a=ir.Dim(name=name), b=ir.Const(value=int(value)) as by) if value > 0:
+                found.setdefault(name, (by, False))
+            case _:
+                pass
     return found

@@ -94,7 +94,9 @@ def overlap_error(a: str, b: str, span: Span | None) -> NsaError:
 
 
 def is_aligned(layout: Layout) -> bool:
-    """Whether address and strides divide by 16 bytes and the last stride is 1; axes of at most one element do not matter."""
+    """Whether address, strides and last extent divide by 16 bytes and the last stride is 1; strides of axes of at most one element do not matter."""
+    if layout.shape and layout.shape[-1] * layout.itemsize % ALIGNMENT:
+        return False
     if layout.is_empty:
         return True
     if layout.address % ALIGNMENT:

@@ -220,7 +220,9 @@ class Walk:
                 amount = self.resolve(node.b)
                 zero, bits = ir.Const(amount.dtype, (), 0), ir.Const(amount.dtype, (), node.dtype.bits)
                 self._oblige("shift", node, ir.binary("and", ir.binary("le", zero, amount), ir.binary("lt", amount, bits)))
-            case ir.Cast() if node.mode == "convert" and node.dtype.kind == "signed" and node.x.dtype.is_integer and node.dtype.bits < node.x.dtype.bits:
+            case ir.Cast() if (
+                node.mode == "convert" and node.dtype.kind == "signed" and node.x.dtype.is_integer and node.dtype.bits < node.x.dtype.bits
+            ):
                 x = self.resolve(node.x)
                 low, high = (ir.Const(x.dtype, (), int(v)) for v in (node.dtype.min, node.dtype.max))
                 self._oblige("fits", node, ir.binary("and", ir.binary("le", low, x), ir.binary("le", x, high)))

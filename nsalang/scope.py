@@ -101,7 +101,9 @@ class Scope:
 
     def later(self, what: str, part: int, span: Span) -> None:
         """Report a construct that is parsed and typed but not lowered yet."""
-        self.problems.append(Diagnostic("NSA0401", f"{what} is checked, but this version cannot lower it yet (it comes with part {part})", span))
+        self.problems.append(
+            Diagnostic("NSA0401", f"{what} is checked, but this version cannot lower it yet (it comes with part {part})", span)
+        )
 
     def guard(self, axes: tuple[str, ...]) -> ir.Expr | None:
         """The conjunction of the guards in force, for an access with these axes: a condition's other axes guard by ``any``."""
@@ -154,11 +156,11 @@ def as_dtype(value: Exact, dtype: DType, span: Span) -> ir.Const:
     if value.is_bool:
         if dtype.kind != "bool":
             raise NsaError.at("NSA0301", f"a bool constant can't be {dtype}", span)
-        return ir.Const(dtype, (), value.value, span=span)
+        return ir.Const(dtype, (), bool(value.value), span=span)
     if dtype.kind == "bool":
         raise NsaError.at("NSA0301", f"the number {value} can't be bool", span)
     if dtype.is_integer:
-        if value.is_float or not isinstance(value.value, int) and getattr(value.value, "denominator", 0) != 1:
+        if value.is_float or (not isinstance(value.value, int) and getattr(value.value, "denominator", 0) != 1):
             raise NsaError.at("NSA0301", f"the constant {value} is no integer, and the other side is {dtype}", span)
         if not dtype.min <= value.value <= dtype.max:
             raise NsaError.at("NSA0313", f"the constant {value} doesn't fit {dtype} ({dtype.min} to {dtype.max})", span)

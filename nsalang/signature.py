@@ -113,7 +113,9 @@ def dimension_names(function: syntax.Function) -> tuple[str, ...]:
     constants = {p.name for p in function.parameters if isinstance(p.annotation, syntax.Name) and p.annotation.id in RESERVED_ANNOTATIONS}
     found: dict[str, None] = {}
     for parameter in function.parameters:
-        if parameter.annotation is None or (isinstance(parameter.annotation, syntax.Name) and parameter.annotation.id in RESERVED_ANNOTATIONS):
+        if parameter.annotation is None or (
+            isinstance(parameter.annotation, syntax.Name) and parameter.annotation.id in RESERVED_ANNOTATIONS
+        ):
             continue
         for extent in annotation_of(parameter).extents or ():
             for name in names_in(extent):

@@ -34,7 +34,9 @@ class Outcome:
     smt2: str = ""
 
 
-def prove(facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], limit: int = LIMIT, small: int | None = None, text: bool = False) -> Outcome:
+def prove(
+    facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], limit: int = LIMIT, small: int | None = None, text: bool = False
+) -> Outcome:
     """Whether the facts imply the goal, for all integers.
 
     ``dtypes``: element types of tensors and scalars by name, whose ranges are facts. ``small``: look for a counterexample in which every symbol
@@ -250,7 +252,7 @@ class Encoder:
             n = len(self.quotients)
             q, r = self.symbol(f"quotient{n}"), self.symbol(f"remainder{n}")
             self.facts.append(z3.Implies(b != 0, a == self._product(b, q) + r))
-            self.facts.append(z3.Implies(b > 0, z3.And(0 <= r, r < b)))
+            self.facts.append(z3.Implies(b > 0, z3.And(r >= 0, r < b)))
             self.facts.append(z3.Implies(b < 0, z3.And(b < r, r <= 0)))
             self.quotients[key] = (q, r)
         return self.quotients[key]

@@ -99,16 +99,20 @@ def _assign(scope: Scope, node: syntax.Assign) -> None:
             _span(scope, target, v)
         return
     found = [operand(scope, v) for v in values]
-    for i, (target, v) in enumerate(zip(targets, found, strict=True)):
+    for i, target in enumerate(targets):
         clobbered = isinstance(target, syntax.Name) and any(_reads(w, scope.names.get(target.id)) for w in found[i + 1 :])
         if clobbered:  # tuple assignment is simultaneous: keep what a later value still reads
             for j in range(i + 1, len(found)):
                 found[j] = _hold(scope, found[j])
-        _assign_one(scope, target, v, node.span)
+        _assign_one(scope, target, found[i], node.span)
 
 
 def _reads(value: Operand, variable: object) -> bool:
-    return isinstance(variable, ir.Var) and isinstance(value, ir.Node) and any(isinstance(n, ir.Var) and n.name == variable.name for n in ir.walk(value))
+    return (
+        isinstance(variable, ir.Var)
+        and isinstance(value, ir.Node)
+        and any(isinstance(n, ir.Var) and n.name == variable.name for n in ir.walk(value))
+    )
 
 
 def _hold(scope: Scope, value: Operand) -> Operand:
@@ -306,7 +310,9 @@ def _for(scope: Scope, node: syntax.For) -> None:
     bounds = [integer(scope, a, "a loop bound") for a in given]
     for bound, where in zip(bounds, given, strict=True):
         if bound.axes:
-            raise NsaError.at("NSA0304", f"a loop bound is a scalar; this is {describe(bound)}", where.span, help="reduce it, e.g. max(…, axis=…)")
+            raise NsaError.at(
+                "NSA0304", f"a loop bound is a scalar; this is {describe(bound)}", where.span, help="reduce it, e.g. max(…, axis=…)"
+            )
     lo, hi = (ir.const(0, span=node.iterable.span), bounds[0]) if len(bounds) == 1 else bounds
     carried, outer = _enter(scope, node.body)
     name = scope.axis(target.id, target.span) if kind == "tile" else scope.unique(target.id)
@@ -368,7 +374,7 @@ def _if(scope: Scope, node: syntax.If) -> None:
         return
     if scope.in_declarations:
         raise NsaError.at("NSA0316", "before the grid, an 'if' needs a condition that is known when compiling", node.condition.span)
-    carried, outer = _enter(scope, node.body, node.orelse)
+    _, outer = _enter(scope, node.body, node.orelse)
     why = f"it belongs to the 'if' in line {_line(node.span)}"
     if not condition.axes and not scope.lanes:
         body = _inside(scope, node.body)

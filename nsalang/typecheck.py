@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from nsalang import ir, syntax
 from nsalang.constants import Exact, exact
@@ -12,7 +14,15 @@ from nsalang.expressions import integer, operand
 from nsalang.functions import FUNCTIONS, PLACES
 from nsalang.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
-    Parameter, Setting, Signature, annotation_of, dimension_names, find_dtype, functions, is_kernel, specialised_names,
+    Parameter,
+    Setting,
+    Signature,
+    annotation_of,
+    dimension_names,
+    find_dtype,
+    functions,
+    is_kernel,
+    specialised_names,
 )  # fmt: skip
 from nsalang.source import Diagnostic, NsaError, Source, Span
 from nsalang.statements import assigned_names, block, declare_view, source_text
@@ -40,7 +50,15 @@ def kernel_function(file: syntax.File, name: str) -> syntax.Function:
         names = [n for n, f in found.items() if is_kernel(f)]
         span = file.items[0].span if file.items else Span(file.source, 1, 1, 1, 1)
         error = unknown("kernel", name, span, names, "NSA0207")
-        raise NsaError(Diagnostic("NSA0207", error.diagnostics[0].sentence + f"; the file has {', '.join(names) or 'none'}", None, (), error.diagnostics[0].helps))
+        raise NsaError(
+            Diagnostic(
+                "NSA0207",
+                error.diagnostics[0].sentence + f"; the file has {', '.join(names) or 'none'}",
+                None,
+                (),
+                error.diagnostics[0].helps,
+            )
+        )
     function = found[name]
     if not is_kernel(function):
         raise NsaError.at("NSA0314", f"'{name}' has no grid: it is a helper or a program, and no kernel", function.name_span,
@@ -78,7 +96,9 @@ def _parameters(file: syntax.File, function: syntax.Function, settings: Settings
         if parameter.name in seen:
             scope.problems.append(Diagnostic("NSA0204", f"parameter '{parameter.name}' is there twice", parameter.name_span))
         if parameter.name in FUNCTIONS or parameter.name in PLACES or parameter.name in ALL:
-            scope.problems.append(Diagnostic("NSA0206", f"'{parameter.name}' is a name of the language", parameter.name_span, helps=("choose another name",)))
+            scope.problems.append(
+                Diagnostic("NSA0206", f"'{parameter.name}' is a name of the language", parameter.name_span, helps=("choose another name",))
+            )
         seen.add(parameter.name)
     kinds = ("const", "dtype")
     plain = [p for p in function.parameters if not (isinstance(p.annotation, syntax.Name) and p.annotation.id in kinds)]
@@ -90,10 +110,8 @@ def _parameters(file: syntax.File, function: syntax.Function, settings: Settings
                 scope.problems.extend(error.diagnostics if isinstance(error, NsaError) else ())
                 scope.names[parameter.name] = Poison()
     dims: tuple[str, ...] = ()
-    try:
+    with contextlib.suppress(NsaError):  # reported below, with the parameter
         dims = dimension_names(function)
-    except NsaError:
-        pass  # reported below, with the parameter
     tensors_named = {p.name for p in plain if isinstance(p.annotation, syntax.Subscript)}
     for dim in dims:
         if dim in tensors_named:
@@ -145,13 +163,17 @@ def _constant_parameter(scope: Scope, parameter: syntax.Parameter, settings: Set
     if parameter.default is not None:
         made = operand(scope, parameter.default)
         if not isinstance(made, DType if is_dtype else Exact):
-            raise NsaError.at("NSA0328", f"the default of '{parameter.name}' is no {'dtype' if is_dtype else 'constant'}", parameter.default.span)
-        default = made if isinstance(made, DType) else _python(made)  # type: ignore[arg-type]
+            raise NsaError.at(
+                "NSA0328", f"the default of '{parameter.name}' is no {'dtype' if is_dtype else 'constant'}", parameter.default.span
+            )
+        default = made if isinstance(made, DType) else _python(made)
         scope.names[parameter.name] = made
     given = settings.constants.get(parameter.name)
     if given is not None:
         if is_dtype != isinstance(given, DType):
-            raise NsaError.at("NSA0328", f"'{parameter.name}' is a {'dtype' if is_dtype else 'constant'}, and {given!r} is given", parameter.name_span)
+            raise NsaError.at(
+                "NSA0328", f"'{parameter.name}' is a {'dtype' if is_dtype else 'constant'}, and {given!r} is given", parameter.name_span
+            )
         if isinstance(default, bool) != isinstance(given, bool) and default is not None and not is_dtype:
             kind = "a bool" if isinstance(default, bool) else "a number"
             raise NsaError.at("NSA0328", f"'{parameter.name}' is {kind}, and {given!r} is given", parameter.name_span)
@@ -159,8 +181,12 @@ def _constant_parameter(scope: Scope, parameter: syntax.Parameter, settings: Set
     elif default is None:
         scope.names[parameter.name] = Poison()
         if not lenient:
-            raise NsaError.at("NSA0328", f"'{parameter.name}' has no default, and no value is given", parameter.name_span, help=f"-D {parameter.name}=…")
-    return Parameter(parameter.name, "dtype" if is_dtype else "const", None, None, "in", (), (), False, default, default is not None, parameter.name_span)
+            raise NsaError.at(
+                "NSA0328", f"'{parameter.name}' has no default, and no value is given", parameter.name_span, help=f"-D {parameter.name}=…"
+            )
+    return Parameter(
+        parameter.name, "dtype" if is_dtype else "const", None, None, "in", (), (), False, default, default is not None, parameter.name_span
+    )
 
 
 def _python(value: Exact) -> int | float | bool:
@@ -197,7 +223,7 @@ def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, 
         if taken.extents is not None or not isinstance(made_default, Exact):
             raise NsaError.at("NSA0328", f"'{parameter.name}' can't have this default", parameter.default.span)
         default = _python(made_default)
-    kind = "scalar" if taken.extents is None else "tensor"
+    kind: Literal["scalar", "tensor"] = "scalar" if taken.extents is None else "tensor"
     absent = parameter.optional and parameter.name not in settings.present
     if absent:
         scope.names[parameter.name] = Nothing()
@@ -207,7 +233,9 @@ def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, 
         known = dtype or ALL["f32"]  # a dtype parameter without a value, where only the signature is asked for
         scope.names[parameter.name] = ir.Scalar(I64 if known.kind == "signed" else known, (), parameter.name, span=parameter.name_span)
     has_default = parameter.default is not None or (parameter.optional and taken.role != "out")
-    return Parameter(parameter.name, kind, dtype, generic, taken.role, shape, extents, parameter.optional, default, has_default, parameter.name_span)  # type: ignore[arg-type]
+    return Parameter(
+        parameter.name, kind, dtype, generic, taken.role, shape, extents, parameter.optional, default, has_default, parameter.name_span
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------- specialise
@@ -239,10 +267,10 @@ def specialise(file: syntax.File, name: str, settings: Settings) -> ir.Kernel:
         raise NsaError(*dict.fromkeys(scope.problems))
     present = [p for p in parameters if not p.optional or p.name in settings.present]
     dims = tuple(d for d in dimension_names(function) if d not in settings.dims)
-    tensors = tuple(
-        ir.Tensor(p.name, _known(p), p.shape, p.role, span=p.span) for p in present if p.kind == "tensor"
+    tensors = tuple(ir.Tensor(p.name, _known(p), p.shape, p.role, span=p.span) for p in present if p.kind == "tensor")
+    scalars = tuple(
+        ir.ScalarParam(p.name, _known(p), span=p.span) for p in present if p.kind == "scalar" and p.name not in dimension_names(function)
     )
-    scalars = tuple(ir.ScalarParam(p.name, _known(p), span=p.span) for p in present if p.kind == "scalar" and p.name not in dimension_names(function))
     return ir.Kernel(
         name, tensors, scalars, dims, tuple(scope.requires), tuple(dict.fromkeys(scope.partial)), grid, body,
         _settled(scope, parameters, settings), span=function.span,
@@ -289,7 +317,11 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
         raise NsaError.at("NSA0311", "'grid' takes extents alone", call.keywords[0].span)
     if len(call.arguments) != len(loop.targets):
         given, wanted = len(call.arguments), len(loop.targets)
-        raise NsaError.at("NSA0314", f"the grid has {given} extent{'' if given == 1 else 's'}, and {wanted} index variable{'' if wanted == 1 else 's'}", call.span)
+        raise NsaError.at(
+            "NSA0314",
+            f"the grid has {given} extent{'' if given == 1 else 's'}, and {wanted} index variable{'' if wanted == 1 else 's'}",
+            call.span,
+        )
     made: list[ir.GridIndex] = []
     for target, argument in zip(loop.targets, call.arguments, strict=True):
         tiled = isinstance(argument, syntax.Call) and isinstance(argument.function, syntax.Name) and argument.function.id == "tile"
@@ -301,8 +333,10 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
             node = argument.arguments[0]
         extent = integer(scope, node, "a grid extent")
         if any(isinstance(n, (ir.Load, ir.Index)) for n in ir.walk(extent)):
-            raise NsaError.at("NSA0315", "a grid extent comes from dimensions and scalar parameters: it is needed before the launch", node.span)
-        made.append((ir.GridIndex(target.id, extent, tiled, span=target.span)))
+            raise NsaError.at(
+                "NSA0315", "a grid extent comes from dimensions and scalar parameters: it is needed before the launch", node.span
+            )
+        made.append(ir.GridIndex(target.id, extent, tiled, span=target.span))
     for target, index in zip(loop.targets, made, strict=True):
         if target.id in scope.names:
             what = scope.names[target.id]
@@ -362,4 +396,15 @@ def check_text(source: Source) -> None:
     check_file(parse(source))
 
 
-__all__ = ["BOOL", "DEFAULT", "Settings", "assigned_names", "check_file", "check_text", "find_dtype", "kernel_names", "signature", "specialise"]
+__all__ = [
+    "BOOL",
+    "DEFAULT",
+    "Settings",
+    "assigned_names",
+    "check_file",
+    "check_text",
+    "find_dtype",
+    "kernel_names",
+    "signature",
+    "specialise",
+]

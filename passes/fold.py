@@ -125,7 +125,9 @@ def cast(x: Number, source: DType, dtype: DType, wraps: bool) -> Number | None:
         return x != 0
     if dtype.is_integer:
         if not source.is_float:
-            return wrap(int(x), dtype) if wraps or source.kind == dtype.kind == "unsigned" else int(x) if dtype.min <= x <= dtype.max else None
+            return (
+                wrap(int(x), dtype) if wraps or source.kind == dtype.kind == "unsigned" else int(x) if dtype.min <= x <= dtype.max else None
+            )
         return int(dtype.max if x > dtype.max else dtype.min if x < dtype.min else math.trunc(x))
     if not source.is_float:
         x = rounded(Fraction(int(x)), 0.0, F32)

@@ -48,7 +48,10 @@ def _name_bounds(body: tuple[ir.Stmt, ...], names: Names, often: set[str]) -> tu
     made: list[ir.Stmt] = []
 
     def hold(value: ir.Expr, base: str) -> ir.Expr:
-        if all(isinstance(n, ir.Const | ir.Dim | ir.Scalar | ir.Index | ir.Binary) or (isinstance(n, ir.Var) and n.name not in often) for n in ir.walk(value)):
+        if all(
+            isinstance(n, ir.Const | ir.Dim | ir.Scalar | ir.Index | ir.Binary) or (isinstance(n, ir.Var) and n.name not in often)
+            for n in ir.walk(value)
+        ):
             return value
         name = names.fresh(base)
         made.append(ir.Assign(name, value, span=value.span))
@@ -137,8 +140,12 @@ class _Guards:
     def block(self, body: tuple[ir.Stmt, ...], known: tuple[ir.Expr, ...], padding: Padding) -> tuple[ir.Stmt, ...]:
         """``known``: conditions of the branches around. ``padding`` is brought up to date."""
         made: list[ir.Stmt] = []
+
+        def rule(n: ir.Node) -> ir.Node:
+            return self.rule(n, known, padding)
+
         for node in body:
-            node = expressions(node, lambda e: ir.rewrite(e, lambda n: self.rule(n, known, padding)))
+            node = expressions(node, lambda e: ir.rewrite(e, rule))
             match node:
                 case ir.Assign():
                     for axis in node.value.axes:
@@ -244,7 +251,9 @@ class _Guards:
 
     def may_be_empty(self, node: ir.Reduce) -> bool:
         """Whether a block may have no lane at all; then the identity itself is the result."""
-        stops = {n.axis for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.SpanAxis) and (n.stop is not None or n.length == 0)}
+        stops = {
+            n.axis for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.SpanAxis) and (n.stop is not None or n.length == 0)
+        }
         return node.op in ("max", "min") and bool(stops.intersection(node.over))
 
     def padded(self, x: ir.Expr, axis: str, padding: Padding) -> int | float | bool | None:

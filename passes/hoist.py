@@ -78,7 +78,7 @@ def expressions(node: N, change: Callable[[ir.Expr], ir.Expr]) -> N:
             items = tuple(change(v) for v in value)
             if any(a is not b for a, b in zip(items, value, strict=True)):
                 changes[field.name] = items
-    return dataclasses.replace(node, **changes) if changes else node  # type: ignore[type-var]
+    return dataclasses.replace(node, **changes) if changes else node  # type: ignore[arg-type]
 
 
 def same(a: tuple[ir.Node, ...], b: tuple[ir.Node, ...]) -> bool:

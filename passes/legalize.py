@@ -97,7 +97,7 @@ class _Legal:
                     assigned = {n.name for n in ir.walk(node) if isinstance(n, ir.Assign)}
                     parts = (("body", node.body),) if isinstance(node, ir.For) else (("body", node.body), ("orelse", node.orelse))
                     if isinstance(node, ir.For):
-                        self.forget(assigned)
+                        self.carry(node.body, assigned)
                     before = dict(self.reals.variables)
                     for field, part in parts:
                         self.reals.variables = dict(before)
@@ -109,6 +109,25 @@ class _Legal:
                     pass
             made.append(node)
         return tuple(made)
+
+    def carry(self, body: tuple[ir.Stmt, ...], assigned: set[str]) -> None:
+        """What stays true of variables however often a loop's body runs: that they are no NaN. Assume it, and drop what does not follow."""
+        entry = self.reals.variables
+        held = {name for name in assigned if name in entry and not entry[name].nan}
+        while True:
+            self.reals.variables = {n: f for n, f in entry.items() if n not in assigned} | {name: Real(nan=False) for name in held}
+            kept = set(self.reals.variables)
+            lost = set()
+            for node in (n for s in body for n in ir.walk(s) if isinstance(n, ir.Assign) and n.value.dtype.is_float):
+                fact = self.reals.of(node.value)
+                if node.name not in held:
+                    self.reals.variables[node.name] = fact if node.name not in self.reals.variables else ANY
+                elif fact.nan:
+                    lost.add(node.name)
+            self.reals.variables = {n: f for n, f in self.reals.variables.items() if n in kept}
+            if not lost:
+                return
+            held -= lost
 
     def forget(self, names: set[str]) -> None:
         for name in names:
@@ -153,7 +172,11 @@ class _Legal:
                 return self.reals.give(self.round(x), self.reals.of(node))
             case "trunc":
                 x = self.hold(x, "value")
-                made = select(op2("lt", x, f32(0.0)), ir.Unary(F32, x.axes, "ceil", x, span=node.span), ir.Unary(F32, x.axes, "floor", x, span=node.span))
+                made = select(
+                    op2("lt", x, f32(0.0)),
+                    ir.Unary(F32, x.axes, "ceil", x, span=node.span),
+                    ir.Unary(F32, x.axes, "floor", x, span=node.span),
+                )
                 return self.reals.give(made, self.reals.of(node))
             case "sigmoid":
                 return self.reals.give(self.sigmoid(x), self.reals.of(node))
@@ -215,7 +238,17 @@ class _Legal:
             return wide if dtype is BOOL else raw(node.dtype, wide)
         if node.op == "floordiv" or node.op == "mod":
             return self.division(node)
+        if node.op in ("min", "max") and node.dtype.is_float:
+            return expression(self.without_end(node))
         return expression(node)
+
+    def without_end(self, node: ir.Binary) -> ir.Binary:
+        """``max(a, max(r, -inf))`` where a is no NaN: what made r's NaN -inf is not needed."""
+        end = math.inf if node.op == "min" else -math.inf
+        for a, b in ((node.a, node.b), (node.b, node.a)):
+            if isinstance(b, ir.Binary) and b.op == node.op and value_of(b.b) == end and not self.reals.of(a).nan:
+                return dataclasses.replace(node, a=a, b=b.a)
+        return node
 
     def division(self, node: ir.Binary) -> ir.Expr:
         """Flooring division from truncating one: they differ where the remainder and the divisor have opposite signs."""

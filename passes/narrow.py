@@ -140,7 +140,7 @@ def code_of(value: float, dtype: DType) -> int:
     """The code of a value that an 8-bit format has."""
     if dtype is E8M0:
         return int(math.log2(value)) + 127
-    fraction, exponent = math.frexp(abs(value))
+    exponent = math.frexp(value)[1]
     sign = 0x80 if math.copysign(1.0, value) < 0 else 0
     if math.isinf(value):
         return sign | 0x7C

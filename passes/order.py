@@ -2,7 +2,8 @@
 
 It comes before the tiles because the last axis is the one along which addresses are consecutive. Accesses vote: `x[m, n]` puts m before n, each
 pair going to the majority; what they leave open goes by kind (grid, loop, span), then by declaration.
-Leaves schedule.order with every axis of the kernel once.
+The last axis of an access of most axes is an innermost one; tensors whose own last index runs along such an axis can be accessed by vectors.
+Leaves schedule.order with every axis of the kernel once, and schedule.vectors.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
         chosen = (free or left)[0]
         order.append(chosen)
         left.remove(chosen)
-    if tuple(order) == kernel.schedule.order:
-        return kernel
-    return dataclasses.replace(kernel, schedule=dataclasses.replace(kernel.schedule, order=tuple(order)))
+    schedule = dataclasses.replace(kernel.schedule, order=tuple(order), vectors=_vectors(kernel, tuple(order)))
+    return kernel if schedule == kernel.schedule else dataclasses.replace(kernel, schedule=schedule)
+
+
+def _vectors(kernel: ir.Kernel, order: tuple[str, ...]) -> tuple[str, ...]:
+    accesses = [n for n in ir.walk(kernel) if isinstance(n, ir.Load | ir.Store) and n.axes and n.indices]
+    most = max((len(n.axes) for n in accesses), default=0)
+    innermost = {ir.join(n.axes, order=order)[-1] for n in accesses if len(n.axes) == most}
+    found = {n.tensor for n in accesses if innermost.intersection(n.indices[-1].axes)}
+    return tuple(t.name for t in kernel.tensors if t.name in found)

@@ -89,11 +89,21 @@ def invariants(loop: ir.For, walk: Walk, dtypes: Mapping[str, DType]) -> tuple[i
     variables = {n: ir.Var(I64, (), n) for n in names}
     extents = dict.fromkeys([walk.resolve(loop.hi), *(e for t in walk.kernel.tensors for e in t.shape)])
     candidates = [ir.binary("le", ir.const(low), v) for v in variables.values() for low in (0, -1)]
-    candidates += [ir.binary(op, v, e) for v in variables.values() for e in extents for op in ("le", "lt")]  # type: ignore[arg-type]
-    candidates += [ir.binary(op, v, w) for v, w in permutations(variables.values(), 2) for op in ("le", "lt")]  # type: ignore[arg-type]
+    candidates += [ir.binary(op, v, e) for v in variables.values() for e in extents for op in ("le", "lt")]
+    candidates += [ir.binary(op, v, w) for v, w in permutations(variables.values(), 2) for op in ("le", "lt")]
     entry = walk.known()
     kept = [c for c in candidates if smt.prove(entry, substitute(c, walk.values), dtypes).answer == "proved"]
-    inside = Walk(walk.kernel, walk.invariants, dict(walk.values), list(walk.assumed), list(walk.facts), walk.loops, dict(walk.ranges), quiet=True, fresh=walk.fresh)
+    inside = Walk(
+        walk.kernel,
+        walk.invariants,
+        dict(walk.values),
+        list(walk.assumed),
+        list(walk.facts),
+        walk.loops,
+        dict(walk.ranges),
+        quiet=True,
+        fresh=walk.fresh,
+    )
     symbols = {n: inside.unknown(n, walk.values[n].dtype, walk.values[n].axes) for n in loop.carried if n in walk.values}
     inside.values.update(symbols)
     for fact in Ranges(loop.index, walk.resolve(loop.lo), walk.resolve(loop.hi)).facts():
@@ -128,13 +138,18 @@ def races(kernel: ir.Kernel, accesses: list[Access]) -> list[Obligation]:
     return found
 
 
-def _apart(kind: Literal["race", "twice", "order"], first: Access, second: Access, differ: tuple[str, ...], same: tuple[str, ...]) -> Obligation:
+def _apart(
+    kind: Literal["race", "twice", "order"], first: Access, second: Access, differ: tuple[str, ...], same: tuple[str, ...]
+) -> Obligation:
     """Two executions that differ in one of ``differ``, and agree in ``same``, touch different elements."""
     names = {r.name for r in first.ranges} | {r.name for r in second.ranges}
     other: dict[str, ir.Expr] = {n: ir.Index(I64, (f"{n}'",), f"{n}'") for n in names if n not in same}
     variables = {n.name for e in (*second.facts, *second.indices) for n in ir.walk(e) if isinstance(n, ir.Var)}
     other |= {
-        n.name: ir.Var(n.dtype, n.axes, f"{n.name}'") for e in (*second.facts, *second.indices) for n in ir.walk(e) if isinstance(n, ir.Var) and n.name in variables
+        n.name: ir.Var(n.dtype, n.axes, f"{n.name}'")
+        for e in (*second.facts, *second.indices)
+        for n in ir.walk(e)
+        if isinstance(n, ir.Var) and n.name in variables
     }
     facts = (*first.facts, *(substitute(f, other) for f in second.facts))
     equal: ir.Expr = ir.const(True, BOOL)

@@ -176,7 +176,11 @@ def _float(node: Binary) -> Expr | None:
             if _is(b, 1.0):
                 return a
             inverse = _inverse(value_of(b), node.dtype)
-            return None if inverse is None else Binary(node.dtype, node.axes, "mul", a, Const(node.dtype, (), inverse, span=b.span), span=node.span)
+            return (
+                None
+                if inverse is None
+                else Binary(node.dtype, node.axes, "mul", a, Const(node.dtype, (), inverse, span=b.span), span=node.span)
+            )
         case "min" | "max":
             return _nested(node, node.op)
         case _:
@@ -345,7 +349,9 @@ def _kept(body: tuple[ir.Stmt, ...], live: set[str], axes: set[str]) -> tuple[ir
                 inner = _kept(node.body, live, axes)
                 carried = tuple(c for c in node.carried if c in live)
                 if inner:
-                    made.append(node if inner == node.body and carried == node.carried else dataclasses.replace(node, body=inner, carried=carried))
+                    made.append(
+                        node if inner == node.body and carried == node.carried else dataclasses.replace(node, body=inner, carried=carried)
+                    )
             case ir.If():
                 inner, other = _kept(node.body, live, axes), _kept(node.orelse, live, axes)
                 if inner or other:

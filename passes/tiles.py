@@ -27,7 +27,7 @@ LONGEST = 65536
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     axes = ir.axes_of(kernel)
-    pins = _pins(kernel, axes)
+    pins, options = _pins(kernel, axes)
     values = _values(kernel)
     facts = Facts(kernel)
     lengths: dict[str, int] = {}
@@ -53,15 +53,18 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
             choice, reason = min(max(left, 64), 1024), "the innermost axis, the only tile"
         else:
             looped = any(axes[a].kind == "loop" for a in others)
-            choice, reason = min(max(left, 64), 64 if looped or _last_elsewhere(kernel, others) else 256), "the innermost axis, beside other tiles"
+            choice, reason = (
+                min(max(left, 64), 64 if looped or _last_elsewhere(kernel, others) else 256),
+                "the innermost axis, beside other tiles",
+            )
         lengths[name], reason = _fitting(facts, axes[name], choice, reason)
         why.append(f"{name}: {lengths[name]}, {reason}")
     _check_sizes(kernel, lengths)
     widest = max((prod(lengths[a] for a in v) for v in values), default=1)
-    warps = warps_for(widest, target)
-    why.append(f"warps: {warps}, for {widest} elements of the widest value")
+    warps = options.get("warps", warps_for(widest, target))
+    why.append(f"warps: {warps}, {'pinned' if 'warps' in options else f'for {widest} elements of the widest value'}")
     schedule = dataclasses.replace(
-        kernel.schedule, lengths=tuple((a, lengths[a]) for a in axes), warps=warps, stages=kernel.schedule.stages, why=tuple(why)
+        kernel.schedule, lengths=tuple((a, lengths[a]) for a in axes), warps=warps, stages=options.get("stages", 1), why=tuple(why)
     )
     return kernel if schedule == kernel.schedule else dataclasses.replace(kernel, schedule=schedule)
 
@@ -93,7 +96,7 @@ def _fitting(facts: Facts, axis: ir.AxisInfo, choice: int, reason: str) -> tuple
     """A length that divides the extent where one of at least 32 does, and that is not far above a constant extent."""
     extent = facts.poly(axis.stop) - facts.poly(axis.start)
     known = power_in(extent.content)
-    if 32 <= known:
+    if known >= 32:
         return min(choice, known), f"{reason}, dividing its extent" if known < choice else reason
     if len(extent.terms) <= 1 and all(m == () for m, _ in extent.terms):
         least = power_above(max(1, extent.content))
@@ -111,18 +114,32 @@ def _values(kernel: ir.Kernel) -> list[tuple[str, ...]]:
     return list(found)
 
 
-def _pins(kernel: ir.Kernel, axes: dict[str, ir.AxisInfo]) -> dict[str, int]:
-    """Pinned lengths by axis; a source name pins every axis of that name, an axis' own name wins. Raises NSA0408, NSA0409."""
+OPTIONS = {"warps": (1, 2, 4, 8, 16, 32), "stages": (1, 2, 3, 4, 5, 6, 7, 8)}
+"""What can be pinned beside the lengths of axes, and the values it can have. An axis of such a name goes first."""
+
+
+def _pins(kernel: ir.Kernel, axes: dict[str, ir.AxisInfo]) -> tuple[dict[str, int], dict[str, int]]:
+    """Pinned lengths by axis, and pinned options. A source name pins every axis of that name, an axis' own name wins. Raises NSA0408, NSA0409."""
     problems: list[Diagnostic] = []
     found: dict[str, int] = {}
+    options: dict[str, int] = {}
     for name, length in sorted(kernel.schedule.pinned, key=lambda pin: pin[0] in axes and "." in pin[0]):
         meant = [a for a in axes if a == name or ("." not in name and ir.plain(a) == name)]
+        if not meant and name in OPTIONS:
+            if length not in OPTIONS[name]:
+                allowed = ", ".join(map(str, OPTIONS[name]))
+                problems.append(Diagnostic("NSA0408", f"the schedule pins '{name}' to {length}; it can be {allowed}"))
+            options[name] = length
+            continue
         if not meant:
             known = ", ".join(axes) or "none"
-            problems.append(Diagnostic("NSA0409", f"the schedule pins '{name}', and the kernel '{kernel.name}' has no such axis; its axes: {known}"))
+            sentence = f"the schedule pins '{name}', and the kernel '{kernel.name}' has no such axis; its axes: {known}"
+            problems.append(Diagnostic("NSA0409", sentence))
             continue
         if length < 1 or length > LONGEST or length & (length - 1):
-            problems.append(Diagnostic("NSA0408", f"the schedule pins '{name}' to {length}; a length is a power of two from 1 to {LONGEST}"))
+            problems.append(
+                Diagnostic("NSA0408", f"the schedule pins '{name}' to {length}; a length is a power of two from 1 to {LONGEST}")
+            )
             continue
         for axis in meant:
             fixed = axes[axis].length
@@ -132,7 +149,7 @@ def _pins(kernel: ir.Kernel, axes: dict[str, ir.AxisInfo]) -> dict[str, int]:
             found[axis] = length
     if problems:
         raise NsaError(*problems)
-    return found
+    return found, options
 
 
 def _check_sizes(kernel: ir.Kernel, lengths: dict[str, int]) -> None:
@@ -143,6 +160,8 @@ def _check_sizes(kernel: ir.Kernel, lengths: dict[str, int]) -> None:
             if isinstance(node, ir.Value | ir.Store) and prod(lengths[a] for a in node.axes) > LIMIT:
                 shape = " x ".join(f"{ir.plain(a)} {lengths[a]}" for a in node.axes)
                 sentence = f"a value over {shape} has more than {LIMIT} elements, more than one program can hold"
-                problems.setdefault(frozenset(node.axes), Diagnostic("NSA0410", sentence, node.span, helps=("use tile(…) for a long axis",)))
+                problems.setdefault(
+                    frozenset(node.axes), Diagnostic("NSA0410", sentence, node.span, helps=("use tile(…) for a long axis",))
+                )
     if problems:
         raise NsaError(*problems.values())

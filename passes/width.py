@@ -12,7 +12,7 @@ import dataclasses
 
 from nsalang import ir
 from nsalang.dtypes import I32, I64, DType
-from nsalang.intervals import Bounds, Interval
+from nsalang.intervals import NARROW_DIM, Bounds, Interval
 from nsalang.passes.hoist import expressions, same
 from nsalang.passes.simplify import expression
 from nsalang.target import Target
@@ -44,20 +44,25 @@ class _Width:
                 value = to(node.value, tensor.storage or tensor.dtype) if node.value.dtype.kind == "signed" else node.value
                 return dataclasses.replace(node, value=value, indices=tuple(to(i, self.address) for i in node.indices))
             case ir.SpanAxis():
-                dtype = self.index(node.axis)
-                stop = None if node.stop is None else to(node.stop, dtype)
-                return dataclasses.replace(node, start=to(node.start, dtype), stop=stop)
+                stop = None if node.stop is None else self.bound(node.stop)
+                return dataclasses.replace(node, start=self.bound(node.start), stop=stop)
             case ir.For():
-                dtype = self.index(node.index)
-                return dataclasses.replace(node, lo=to(node.lo, dtype), hi=to(node.hi, dtype), body=self.block(node.body))
+                return dataclasses.replace(node, lo=self.bound(node.lo), hi=self.bound(node.hi), body=self.block(node.body))
             case ir.If():
                 return dataclasses.replace(node, body=self.block(node.body), orelse=self.block(node.orelse))
             case _:
                 return node
 
-    def index(self, name: str) -> DType:
-        """The width of an index variable: i64 in a schedule that is not wide only where data gives its bounds."""
-        return self.address if self.bounds.indices[name].within(self.address) else I64
+    def bound(self, node: ir.Expr) -> ir.Expr:
+        """An end of an axis or a loop. One from data may lie beyond every dimension; cut to the largest, it is still beyond them all."""
+        found = self.bounds.of(node)
+        if self.address is I64:
+            return to(node, I64)
+        if found.hi > NARROW_DIM:
+            node = expression(ir.binary("min", node, ir.const(NARROW_DIM, node.dtype)))
+        if found.lo < I32.min:
+            node = expression(ir.binary("max", node, ir.const(int(I32.min), node.dtype)))
+        return to(node, I32)
 
     def variable(self, name: str) -> DType:
         return narrowest(self.bounds.variables[name])
@@ -66,7 +71,8 @@ class _Width:
         match node:
             case ir.Load():
                 indices = tuple(to(i, self.address) for i in node.indices)
-                return node if same(indices, node.indices) else dataclasses.replace(node, indices=indices)
+                fill = None if node.fill is None else ir.Const(node.dtype, (), node.fill.value, span=node.fill.span)
+                return node if same(indices, node.indices) and fill == node.fill else dataclasses.replace(node, indices=indices, fill=fill)
             case ir.Const(dtype=dtype) if dtype is I64:
                 return to(node, narrowest(self.bounds.of(node)))
             case ir.Scalar(dtype=dtype) if dtype is I64:
@@ -74,7 +80,7 @@ class _Width:
             case ir.Dim(dtype=dtype) if dtype is I64:
                 return dataclasses.replace(node, dtype=self.address)
             case ir.Index(dtype=dtype) if dtype is I64:
-                return dataclasses.replace(node, dtype=self.index(node.name))
+                return dataclasses.replace(node, dtype=self.address)
             case ir.Var(dtype=dtype) if dtype is I64:
                 return dataclasses.replace(node, dtype=self.variable(node.name))
             case ir.Unary() if node.dtype is I64:
@@ -88,7 +94,9 @@ class _Width:
             case ir.Cast() if node.x.dtype is node.dtype:
                 return node.x
             case ir.Cast() if node.dtype is I64:
-                return to(node.x, self.common(node)) if node.x.dtype.kind == "signed" else dataclasses.replace(node, dtype=self.common(node))
+                return (
+                    to(node.x, self.common(node)) if node.x.dtype.kind == "signed" else dataclasses.replace(node, dtype=self.common(node))
+                )
             case ir.Reduce() | ir.Scan() if node.dtype is I64:
                 dtype = self.common(node, node.x)
                 return dataclasses.replace(node, dtype=dtype, x=to(node.x, dtype))

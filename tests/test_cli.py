@@ -264,9 +264,9 @@ def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
 
 def test_show_prints_each_stage_that_changed_something(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capfd, "show", ADD)
-    assert code == 0 and out.startswith("# ---- typecheck\n") and "# ---- guard" in out
-    code, out, _ = run(capfd, "show", ADD, "-b", "triton", "--pass", "tiles")
-    assert code == 0 and out.count("# ----") == 1
+    assert code == 0 and out.startswith("# ---- triton: typecheck\n") and "# ---- triton: guard" in out and "tilelang" not in out
+    code, out, _ = run(capfd, "show", ADD, "-b", "both", "--pass", "tiles")
+    assert code == 0 and out.count("# ----") == 2 and "# ---- tilelang: tiles" in out
 
 
 def test_fmt(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

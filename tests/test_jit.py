@@ -76,8 +76,10 @@ def test_a_file_gives_its_kernels(tmp_path: Path) -> None:
     assert module.softmax.__doc__ == "Row by row."
     assert str(inspect.signature(module.softmax)) == "(x: f32[M, N], *, y: Out[f32[M, N]] = None)"
     assert "bias: f32[N] | None = None" in str(inspect.signature(module.group)) and "G: const = 8" in repr(module.group)
-    with pytest.raises(AttributeError, match="no kernel 'sofmax'.*did you mean 'softmax'"):
+    with pytest.raises(AttributeError, match=r"no kernel 'sofmax'.*did you mean 'softmax'"):
         module.sofmax  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'helper' .* has no grid"):
+        module.helper  # noqa: B018
     assert not hasattr(module, "__wrapped__")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ from nsalang import ir
 from nsalang.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.extents import evaluate
 from nsalang.lowering import to_tilelang
-from nsalang.lowering.emit import Generated
+from nsalang.lowering.emit import Binding, Generated
 from nsalang.target import parse_target
 from nsalang.toolchain.tilelang_compile import compile_program, load_program
 
@@ -61,12 +62,16 @@ def lower(k: ir.Kernel, target: str = "cpu", formatted: bool = True) -> Generate
 def run(k: ir.Kernel, tensors: dict[str, torch.Tensor], dims: dict[str, int], scalars: dict[str, Any] | None = None) -> None:
     made = lower(k)
     scalars = scalars or {}
-    values = {"tensor": lambda b: tensors[b.name], "dim": lambda b: dims[b.name], "scalar": lambda b: scalars[b.name]}
-    values["stride"] = lambda b: tensors[b.name].stride(b.axis)
+    sources: dict[str, Callable[[Binding], Any]] = {
+        "tensor": lambda b: tensors[b.name],
+        "dim": lambda b: dims[b.name],
+        "stride": lambda b: tensors[b.name].stride(b.axis),
+        "scalar": lambda b: scalars[b.name],
+    }
     programs = 1
     for extent in made.grid:
         programs *= int(evaluate(extent, dims, scalars))
-    load_program(made.program, compile_program(made.program))(programs, [values[b.kind](b) for b in made.bindings])
+    load_program(made.program, compile_program(made.program))(programs, [sources[b.kind](b) for b in made.bindings])
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -103,7 +108,7 @@ def test_compiles_for_every_target(target: str) -> None:
         files = compile_program(lower(k, target).program)
         fast = compile_program(lower(dataclasses.replace(k, schedule=dataclasses.replace(k.schedule, aligned=True)), target).program)
         if target.startswith("cuda") and k.schedule.length("n") == 128:
-            assert b"ld.global.v4" not in files["kernel.ptx"] and b".v4" in fast["kernel.ptx"], "aligned variants access 16 bytes at once"
+            assert b"ld.global.v4" not in files["kernel.cu"] and b".v4" in fast["kernel.cu"], "aligned variants access 16 bytes at once"
 
 
 def test_sm_80() -> None:
@@ -337,7 +342,7 @@ def test_a_guard_with_an_axis_that_the_indices_lack() -> None:
 
 
 def test_barriers_between_accesses_to_one_tensor() -> None:
-    one = [
+    one: list[ir.Stmt] = [
         let("a", load("x", F32, m)),
         store("x", op("add", var("a", F32, "m"), c(1.0, F32)), m),
         let("b", load("x", F32, op("sub", c(3), m))),
@@ -395,3 +400,30 @@ def test_each_line_knows_its_source() -> None:
         found[span.line] = found.get(span.line, "") + source[number - 1]
     assert "tl.load(" in found[4] and found[7].lstrip().startswith("for ") and "tl.store" in found[8]
     assert all(f"# kernel:{line}" in made.program.source for line in (2, 3, 4, 5, 6, 7, 8))
+
+
+def test_extents_of_the_grid() -> None:
+    """Floor division, scalars and several scalar indices in extents: every program writes its own element."""
+    k_scalar = ir.Scalar(I64, (), "k")
+    halves = op("floordiv", op("sub", ir.Dim(I64, (), "N"), c(7, I64)), c(2, I64))
+    extents: tuple[ir.Expr, ...] = (
+        op("add", c(4, I64), halves),
+        op("mod", op("sub", ir.Dim(I64, (), "N"), c(9, I64)), c(4, I64)),
+        k_scalar,
+    )
+    grid = [ir.GridIndex(name, extent, name == "n") for name, extent in zip("ghn", extents, strict=True)]
+    where = (idx("g", scalar=True), idx("h", scalar=True), n)
+    value = op("add", op("add", op("mul", where[0], c(100)), op("mul", where[1], c(10))), n)
+    k = kernel(
+        [tensor("z", I32, "out", *extents)], grid, store("z", value, *where, mask=op("lt", n, raw(I32, k_scalar))), dims="N",
+        scalars=[ir.ScalarParam("k", I32)], n=4,
+    )  # fmt: skip
+    shape = (4 + (4 - 7) // 2, (4 - 9) % 4, 6)
+    assert shape == (2, 3, 6)
+    z = torch.zeros(shape, dtype=torch.int32)
+    run(k, {"z": z}, {"N": 4}, {"k": 6})
+    g, h, i = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
+    assert torch.equal(z.long(), g * 100 + h * 10 + i)
+    for target in ("cuda:sm_90", "hip:gfx950"):
+        compile_program(lower(k, target).program)
+        compile_program(lower(widened(k), target).program)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from nsalang import ir
 from nsalang.commands.compile import backends_for
 from nsalang.commands.settings import define_options, meaning_of, one_kernel, pairs, pinned, variant_options
 from nsalang.commands.terminal import Session, session_options
@@ -16,7 +15,7 @@ from nsalang.target import parse_target
 @click.argument("file")
 @click.argument("kernel", required=False)
 @click.option("-t", "--target", default="cuda:sm_90", show_default=True, help="cuda:sm_90, hip:gfx942, cpu, …")
-@click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), default="both", show_default=True)
+@click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), default="triton", show_default=True)
 @click.option("--pass", "stage", metavar="NAME", help="Only after this pass ('typecheck' is before all), changed or not.")
 @define_options
 @variant_options
@@ -40,22 +39,12 @@ def command(
     tree = parse(read_source(file))
     one: Kernel = getattr(Module(tree), one_kernel(tree, kernel))
     start = typed(one.unit, meaning_of(one, pairs(defines, "-D"), present, without, device))
-    texts: dict[str, list[tuple[str, str]]] = {}
     for each in backends_for(backend, "ir", device):
-        found: list[tuple[str, ir.Kernel]] = []
-        prepare(start, device, Choice(each, wide, aligned, pins_chosen), lambda name, k, found=found: found.append((name, k)))  # type: ignore[misc]
-        wanted = [
-            (name, k) for i, (name, k) in enumerate(found)
-            if (name == stage if stage is not None else i == 0 or k is not found[i - 1][1])
-        ]  # fmt: skip
-        texts[each] = [(name, print_kernel(k)) for name, k in wanted]
-    for used, shown in texts.items():
-        for name, text in shown:
-            if all((name, text) in others for others in texts.values()):
-                # Most stages don't depend on the backend: such a text is printed once.
-                if used != next(iter(texts)):
-                    continue
-                click.secho(f"# ---- {name}", bold=True)
-            else:
-                click.secho(f"# ---- {name} ({used})", bold=True)
-            click.echo(text.rstrip("\n") + "\n")
+        found: list[tuple[str, str]] = []
+        prepare(start, device, Choice(each, wide, aligned, pins_chosen), lambda name, k, found=found: found.append((name, print_kernel(k))))  # type: ignore[misc]
+        last = ""
+        for name, text in found:
+            if name == stage or (stage is None and text != last):
+                click.secho(f"# ---- {each}: {name}", bold=True)
+                click.echo(text.rstrip("\n") + "\n")
+            last = text

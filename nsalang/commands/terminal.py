@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -37,12 +38,16 @@ class Session:
         from rich.table import Table
         from rich.text import Text
 
-        made = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
             made.add_column(column, justify="right" if column in right else "left", overflow="fold")
         for row in rows:
             made.add_row(*(Text(str(cell), style=_STYLES.get(str(cell), "")) for cell in row))
-        console().print(made)
+        out = console()
+        if title:
+            # Not the table's own title, which is folded to the width of the table.
+            out.print(Text(title, style="bold"))
+        out.print(made)
 
     def note(self, text: str) -> None:
         """A line about what was done, on standard error; not under ``--quiet``."""
@@ -66,13 +71,14 @@ _STYLES = {"yes": "green", "no": "red", "agree": "green", "DIFFER": "bold red", 
 
 
 class _Progress:
-    """A spinner on a terminal; elsewhere one line each time that what is being done changes. Starts by a timer of its own."""
+    """A spinner on a terminal; elsewhere a line at most every two seconds. Starts by a timer of its own."""
 
     def __init__(self, doing: str) -> None:
         self.doing = doing
         self.lock = threading.Lock()
         self.status: Any = None
         self.shown = self.ended = False
+        self.last = 0.0
         self.timer = threading.Timer(SHOW_AFTER, self._show)
         self.timer.daemon = True
         self.timer.start()
@@ -86,15 +92,19 @@ class _Progress:
                 self.status = console(stderr=True).status(self.doing)
                 self.status.start()
             else:
-                click.echo(f"{self.doing} ...", err=True)
+                self._line(self.doing)
 
     def say(self, doing: str) -> None:
         with self.lock:
-            if doing != self.doing and self.shown and self.status is None:
-                click.echo(f"{doing} ...", err=True)
+            if self.shown and self.status is None and time.monotonic() - self.last >= SHOW_AFTER:
+                self._line(doing)
             self.doing = doing
             if self.status is not None:
                 self.status.update(doing)
+
+    def _line(self, doing: str) -> None:
+        self.last = time.monotonic()
+        click.echo(f"{doing} ...", err=True)
 
     def end(self) -> None:
         with self.lock:

@@ -42,6 +42,7 @@ class _Loaded:
 
     functions: dict[int, int] = field(default_factory=dict)
     modules: list[ctypes.c_void_p] = field(default_factory=list)
+    area: tuple[object, ...] = ()
 
 
 def launcher(cubin: bytes, symbol: str, layout: str, picks: Sequence[tuple[int, bool]], threads: int, shared: int) -> Launch:
@@ -56,6 +57,8 @@ def launcher(cubin: bytes, symbol: str, layout: str, picks: Sequence[tuple[int, 
     buffer = ctypes.create_string_buffer(max(parameters.size, 1))
     size = ctypes.c_size_t(parameters.size)
     extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, ctypes.addressof(buffer), _BUFFER_SIZE, ctypes.addressof(size), _END)
+    # ``extra`` holds addresses alone, which keep nothing alive.
+    loaded.area = (buffer, size)
     first = next(i for i, tensor in picks if tensor)
     current_device = torch.cuda.current_device
     stream_of = torch._C._cuda_getCurrentRawStream
@@ -68,7 +71,9 @@ def launcher(cubin: bytes, symbol: str, layout: str, picks: Sequence[tuple[int, 
         _check(driver, driver.cuModuleLoadData(ctypes.byref(module), cubin), f"load the code of '{symbol}' on device {device}")
         _check(driver, driver.cuModuleGetFunction(ctypes.byref(function), module, symbol.encode()), f"find '{symbol}'")
         if shared > _STATIC_SHARED_LIMIT:
-            _check(driver, driver.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, shared), f"give '{symbol}' {shared} bytes of shared memory")
+            _check(
+                driver, driver.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, shared), f"give '{symbol}' {shared} bytes of shared memory"
+            )
         assert function.value is not None
         loaded.modules.append(module)
         loaded.functions[device] = function.value

@@ -32,6 +32,7 @@ static inline float nsa_min(float a, float b) {
 
 static inline bool nsa_isnan(float x) { return (nsa_bits(x) & 0x7fffffffu) > 0x7f800000u; }
 static inline bool nsa_isinf(float x) { return (nsa_bits(x) & 0x7fffffffu) == 0x7f800000u; }
+static inline bool nsa_not(bool x) { return !x; }
 static inline float nsa_rsqrt(float x) { return (float)(1.0 / sqrt((double)x)); }
 
 static inline int32_t nsa_clz32(uint32_t x) { return x ? __builtin_clz(x) : 32; }

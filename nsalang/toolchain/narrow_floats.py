@@ -57,7 +57,8 @@ def _table(form: Format) -> NDArray[np.float32]:
         value[magnitude > form.largest] = np.nan
         if form.mantissa == 2:
             value[magnitude == form.largest + 1] = np.inf
-    return np.where(code >> 7, -value, value).astype(np.float32)
+    signed: NDArray[np.float32] = np.where(code >> 7, -value, value).astype(np.float32)
+    return signed
 
 
 def widen(data: Array, form: Format) -> NDArray[np.float32]:

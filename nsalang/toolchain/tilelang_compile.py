@@ -133,8 +133,10 @@ def lower(program: Program) -> Lowered:
         "tl.disable_data_race_check": True,
         "tl.disable_buffer_init_check": True,
         "tl.disable_tma_lower": True,
-        # TileLang takes every base address to be aligned: a vector access to a slice that is not would fault.
-        "tirx.disable_vectorize": target.kind == "cpu" or not all(a.aligned for a in program.arguments if a.kind == "pointer"),
+        # TileLang takes every base address to be aligned: a vector access to a slice that is not would fault. In a variant with aligned
+        # tensors the others have a last stride that is an argument, so it makes no vectors of them.
+        # Its HIP printer fails on a vector of more than 4 indices.
+        "tirx.disable_vectorize": target.kind != "cuda" or not any(a.aligned for a in program.arguments if a.kind == "pointer"),
     }
     with _lock, _quiet():
         tilelang.disable_cache()
@@ -205,7 +207,9 @@ def _tool(name: str, why: str) -> str:
 def _run(program: Program, command: list[str], source: Path, made: Path) -> bytes:
     done = subprocess.run(command, capture_output=True, text=True, cwd=source.parent, check=False)
     if done.returncode != 0 or not made.exists():
-        said = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line] or [done.stderr.strip()[-300:] or "no message"]
+        said = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line] or [
+            done.stderr.strip()[-300:] or "no message"
+        ]
         raise NsaError(
             Diagnostic("NSA0602", f"{Path(command[0]).name} refuses the program for {program.target}: {said[0][:300]}", None, ())
         )
@@ -279,7 +283,9 @@ def load_program(program: Program, files: Files) -> Launch:
     """A launcher for compiled files, without compiling and without TileLang. Raises NSA0604 for hip, NSA0606 where the device refuses the code."""
     kind = parse_target(program.target).kind
     if kind == "hip":
-        raise NsaError.at("NSA0604", "TileLang programs for HIP are made as source only and cannot be run", help="use backend='triton' on HIP")
+        raise NsaError.at(
+            "NSA0604", "TileLang programs for HIP are made as source only and cannot be run", help="use backend='triton' on HIP"
+        )
     launch = json.loads(files["kernel.json"])
     parameters = [(str(name), str(form)) for name, form in launch["parameters"]]
     picks = _picks(program.arguments, parameters)
@@ -288,7 +294,12 @@ def load_program(program: Program, files: Files) -> Launch:
     from nsalang.toolchain.cuda_driver import launcher
 
     return launcher(
-        files["kernel.cubin"], str(launch["symbol"]), "".join(form for _, form in parameters), picks, int(launch["threads"]), int(launch["shared"])
+        files["kernel.cubin"],
+        str(launch["symbol"]),
+        "".join(form for _, form in parameters),
+        picks,
+        int(launch["threads"]),
+        int(launch["shared"]),
     )
 
 

@@ -340,6 +340,11 @@ def _rewriter() -> Any:
                 result = call("float32", "fmaf", *(self.wide(a) for a in args[:3]))
             elif name == "ieee_fsqrt":
                 result = call("float32", "sqrtf", self.wide(args[0]))
+            elif name == "bitwise_not" and str(op.dtype) == "bool":
+                # C's ~ makes true of both; and what the simplifier knows as a negation it turns into the opposite comparison, wrong for NaN.
+                result = call("bool", "nsa_not", self.visit_expr(args[0]))
+            elif name == "reinterpret" and {str(op.dtype), str(args[0].dtype)} in ({"float32", "uint32"}, {"float32", "int32"}):
+                result = call(str(op.dtype), "nsa_float" if str(op.dtype) == "float32" else "nsa_bits", self.visit_expr(args[0]))
             elif name == "clz":
                 result = call("int32", f"nsa_clz{tvm.DataType(args[0].dtype).bits}", self.visit_expr(args[0]))
             elif name in _LIBM and str(args[0].dtype) in ("float32", *_FORMATS):

@@ -206,7 +206,7 @@ def _scan(self: Any, input: tuple[Any, ...]) -> Any:
 
 def _all_ones(self: Any, type: Any) -> Handle:
     kind = interpreter._get_np_dtype(type.scalar)
-    return interpreter.TensorHandle(np.array([True] if kind == bool else [-1]).astype(kind), type.scalar)
+    return interpreter.TensorHandle(np.array([True] if kind.kind == "b" else [-1]).astype(kind), type.scalar)
 
 
 def scalar(value: float, dtype: Any) -> Any:

@@ -1,0 +1,3 @@
+"""The version of nsalang."""
+
+VERSION = "0.1.0"
