@@ -27,12 +27,11 @@ FUNCTIONS: dict[ir.UnaryOp, str] = {
 }  # fmt: skip
 IEEE: dict[ir.BinaryOp, str] = {"add": "T.ieee_add", "sub": "T.ieee_sub", "mul": "T.ieee_mul", "div": "T.ieee_fdiv"}
 SCALARS: dict[Kind, str] = {"pointer": "T.handle", "i32": "T.int32", "i64": "T.int64", "f32": "T.float32", "bool": "T.bool"}
-RESERVED = (
-    "T", "abs", "min", "max", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "floor", "ceil", "tanh", "pow", "round", "half", "float", "double", "int",
-    "char", "short", "long", "signed", "unsigned", "void", "auto", "const", "static", "struct", "union", "enum", "template", "typename", "this", "new",
-    "delete", "switch", "case", "default", "do", "goto", "inline", "namespace", "operator", "private", "public", "register", "restrict", "sizeof",
-    "typedef", "using", "virtual", "volatile", "extern", "warpSize", "y0", "y1", "yn", "j0", "j1", "jn", "gamma", "signgam", "index", "main",
-)  # fmt: skip
+RESERVED = frozenset(
+    "T abs min max exp exp2 log log2 sqrt rsqrt floor ceil tanh pow round half float double int char short long signed unsigned void auto const "
+    "static struct union enum template typename this new delete switch case default do goto inline namespace operator private public register "
+    "restrict sizeof typedef using virtual volatile extern warpSize y0 y1 yn j0 j1 jn gamma signgam index main".split()
+)
 """Names that the C++ which TileLang makes gives another meaning."""
 
 
@@ -41,7 +40,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     names = Names.avoiding(*RESERVED, "entry")
     function = names.pick(kernel.name)
     arguments = emit.arguments(kernel, names)
-    known = {(b.kind, b.name, b.axis): a.name for b, a in arguments}
+    known: dict[tuple[str, str, int], str] = {(b.kind, b.name, b.axis): a.name for b, a in arguments}
     ranks = [len(emit.machine_axes(kernel, n.axes)) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
     lanes = tuple(names.pick("ijkluvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
     printer = Printer(
@@ -108,9 +107,12 @@ def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
 
 @dataclass(slots=True)
 class Printer:
-    """The state of printing one kernel. ``known``: argument names; ``used``: those that the code names; ``places``: the buffers of a block, which
-    stand before its code; ``buffers``: variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0);
-    ``lane``: the loop variable of each axis in the T.Parallel loop being printed."""
+    """The state of printing one kernel.
+
+    ``known``: argument names; ``used``: those that the code names; ``places``: the buffers of a block, which stand before its code; ``buffers``:
+    variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0); ``lane``: the loop variable of
+    each axis in the T.Parallel loop being printed.
+    """
 
     kernel: ir.Kernel
     target: Target
@@ -153,13 +155,17 @@ class Printer:
                 if divided:
                     # A register of its own: written out in every offset, the division would be one of 64 bits there.
                     held = self.names.pick(f"{name}_block") if length > 1 else name
-                    self.emitter.line(f'{held} = T.alloc_var("{index.extent.dtype.tilelang}", {mine})', index.span)
+                    self.emitter.line(f'{held} = T.alloc_var("{self.index_dtype}", {mine})', index.span)
                     mine = Text(held)
                 if length > 1 or not divided:
                     self.emitter.line(f"{name} = {infix('*', mine, number(length)) if length > 1 else mine}", index.span)
                 if length > 1 and divided:
                     self.assume(name, length)
                 self.bases[index.name] = Text(name)
+
+    @property
+    def index_dtype(self) -> str:
+        return "int64" if self.kernel.schedule.wide else "int32"
 
     def assume(self, name: str, divisor: int) -> None:
         """What TileLang no longer sees of a value that came through a register; it needs it to access several elements at once."""
@@ -557,8 +563,10 @@ def _tuple(items: Sequence[int | str]) -> str:
 
 
 def _simplified_wrongly(x: ir.Binary) -> bool:
-    """Whether TileLang's simplifier takes floats for real numbers here: it cancels ``(a + b) - a``, and folds ``x + 0``, ``x * 0`` and ``0 / x``.
-    It sees through names of scalars."""
+    """Whether TileLang's simplifier takes floats for real numbers here: it cancels ``(a + b) - a``, and folds ``x + 0``, ``x * 0``, ``0 / x``.
+
+    It sees through names of scalars.
+    """
     zero = any(isinstance(v, ir.Const) and v.value == 0 for v in (x.a, x.b))
     if x.op != "sub":
         return zero

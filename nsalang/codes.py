@@ -97,4 +97,7 @@ CODES: dict[str, str] = {
     "NSA0703": "a file does not exist",
     "NSA0704": "a file cannot be read",
     "NSA0705": "a file is not UTF-8",
+    "NSA0520": "a kernel does what it must not with the given inputs, as the interpreter shows",
+    "NSA0706": "an output file cannot be written",
+    "NSA0707": "a damaged entry of the cache",
 }

@@ -269,8 +269,11 @@ def _divisors(kernel: ir.Kernel) -> dict[str, tuple[ir.Expr, bool]]:
         match node:
             case ir.Binary(op="floordiv" | "mod", a=ir.Dim(name=name), b=ir.Dim() as by):
                 found.setdefault(name, (by, False))
-            case ir.Binary(op="floordiv" | "mod", a=ir.Dim(name=name), b=ir.Const(value=int(value)) as by) if value > 0:
-                found.setdefault(name, (by, False))
+            case ir.Binary(op="floordiv" | "mod", a=ir.Dim(name=name), b=ir.Const(value=int(value)) as constant) if value > 0:
+                found.setdefault(name, (constant, False))
             case _:
                 pass
-    return found
+    # A divisor is not taken apart itself, so that M // N beside N // M does not go round in a circle.
+    return {
+        name: (by, exact) for name, (by, exact) in found.items() if not isinstance(by, ir.Dim) or (by.name not in found and by.name != name)
+    }

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, DType
+from nsalang.dtypes import BOOL, E8M0, DType
 from nsalang.intervals import conjuncts
 from nsalang.linear import Facts, number
 from nsalang.passes.hoist import Names, expressions, same
@@ -178,7 +178,7 @@ class _Guards:
         match node:
             case ir.Load():
                 mask = self.mask(node, known)
-                zero: int | float | bool = False if node.dtype is BOOL else 0.0 if node.dtype.is_float else 0
+                zero = 2.0**-127 if node.dtype is E8M0 else _zero(node.dtype)  # e8m0 has no 0; this is its code 0
                 return node if mask is None else dataclasses.replace(node, mask=mask, fill=ir.const(zero, node.dtype))
             case ir.Reduce():
                 return self.reduce(node, padding)

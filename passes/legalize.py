@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from fractions import Fraction
 
 from nsalang import ir
-from nsalang.constants import round_to
-from nsalang.dtypes import BOOL, F32, I64, U32, DType
+from nsalang.dtypes import BOOL, F32, I64, DType
 from nsalang.intervals import Bounds
+from nsalang.passes.functions import f32, from_bits, op2, pow2_bits, raw, rounded, select, sigmoid, tanh, u32
 from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.narrow import Narrow
 from nsalang.passes.reals import ANY, Real, Reals
 from nsalang.passes.simplify import expression, value_of
 from nsalang.target import Target
-
-TANH_SMALL = (-0.3333333134651184, 0.13332924246788025, -0.053875137120485306, 0.021116213873028755, -0.006276387255638838)
-"""tanh(x) = x + x**3 * p(x**2) for |x| < 0.6 with an error below 2**-25, p in rising powers."""
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
@@ -39,38 +35,6 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
 def _without_guard(node: ir.Node) -> ir.Node:
     # The mask holds all that the author's guard says; from here on only the machine's predicate counts.
     return dataclasses.replace(node, guard=None) if isinstance(node, ir.Load | ir.Store) and node.guard is not None else node
-
-
-def f32(value: float) -> ir.Const:
-    """An f32 constant, rounded once."""
-    return ir.const(value if math.isinf(value) else math.copysign(round_to(Fraction(value), F32), value), F32)
-
-
-def u32(value: int) -> ir.Const:
-    return ir.const(value, U32)
-
-
-def raw(dtype: DType, x: ir.Expr) -> ir.Expr:
-    return expression(ir.Cast(dtype, x.axes, x, "raw", span=x.span))
-
-
-def op2(op: ir.BinaryOp, a: ir.Expr, b: ir.Expr) -> ir.Expr:
-    """A Binary one of whose operands has all the axes."""
-    dtype = BOOL if op in ir.COMPARISONS else a.dtype
-    return expression(ir.Binary(dtype, a.axes if len(a.axes) >= len(b.axes) else b.axes, op, a, b, span=a.span))
-
-
-def select(cond: ir.Expr, a: ir.Expr, b: ir.Expr) -> ir.Expr:
-    """``a`` or ``b`` by a condition that has all the axes."""
-    return expression(ir.Where(a.dtype, cond.axes, cond, a, b, span=a.span))
-
-
-def bits_of(x: ir.Expr) -> ir.Expr:
-    return ir.Bitcast(U32, x.axes, x, span=x.span)
-
-
-def from_bits(bits: ir.Expr) -> ir.Expr:
-    return ir.Bitcast(F32, bits.axes, bits, span=bits.span)
 
 
 class _Legal:
@@ -169,7 +133,7 @@ class _Legal:
             return raw(node.dtype, wide)
         match node.op:
             case "round":
-                return self.reals.give(self.round(x), self.reals.of(node))
+                return self.reals.give(rounded(x, self), self.reals.of(node))
             case "trunc":
                 x = self.hold(x, "value")
                 made = select(
@@ -179,56 +143,16 @@ class _Legal:
                 )
                 return self.reals.give(made, self.reals.of(node))
             case "sigmoid":
-                return self.reals.give(self.sigmoid(x), self.reals.of(node))
+                return self.reals.give(sigmoid(x, self), self.reals.of(node))
             case "tanh":
-                return self.reals.give(self.tanh(x), self.reals.of(node))
+                return self.reals.give(tanh(x, self), self.reals.of(node))
             case "pow2_ceil":
-                return self.reals.give(from_bits(self.pow2_bits(x)), self.reals.of(node))
+                return self.reals.give(from_bits(pow2_bits(x, self)), self.reals.of(node))
             case "ceil_log2":
-                exponent = raw(I64, op2("shr", self.pow2_bits(x), u32(23)))
+                exponent = raw(I64, op2("shr", pow2_bits(x, self), u32(23)))
                 return op2("sub", exponent, ir.const(127))
             case _:
                 return expression(node)
-
-    def pow2_bits(self, x: ir.Expr) -> ir.Expr:
-        """Bits of the least power of two that is not below |x|; NaN stays."""
-        fact = self.reals.of(x)
-        bits = bits_of(x)
-        if fact.lo < 0 or fact.minus_zero:
-            bits = op2("and", bits, u32(0x7FFFFFFF))
-        if fact.nan:
-            bits = self.hold(bits, "bits")
-        above = op2("and", op2("add", bits, u32(0x7FFFFF)), u32(0x7F800000))
-        return select(op2("gt", bits, u32(0x7F800000)), bits, above) if fact.nan else above
-
-    def round(self, x: ir.Expr) -> ir.Expr:
-        """Half to even: below 2**23 an addition of 2**23 rounds; the sign is put back, for -0."""
-        x = self.hold(x, "value")
-        size = self.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
-        large = f32(2.0**23)
-        whole = select(op2("lt", size, large), op2("sub", op2("add", size, large), large), size)
-        sign = op2("and", bits_of(x), u32(0x80000000))
-        return from_bits(op2("or", bits_of(whole), sign))
-
-    def sigmoid(self, x: ir.Expr) -> ir.Expr:
-        """exp(-|x|) never overflows, so that small results keep their relative error."""
-        x = self.hold(x, "value")
-        minus = ir.Unary(F32, x.axes, "neg", ir.Unary(F32, x.axes, "abs", x, span=x.span), span=x.span)
-        small = self.hold(ir.Unary(F32, x.axes, "exp", minus, span=x.span), "small")
-        return op2("div", select(op2("ge", x, f32(0.0)), f32(1.0), small), op2("add", small, f32(1.0)))
-
-    def tanh(self, x: ir.Expr) -> ir.Expr:
-        x = self.hold(x, "value")
-        size = self.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
-        square = self.hold(op2("mul", x, x), "square")
-        p: ir.Expr = f32(TANH_SMALL[-1])
-        for c in reversed(TANH_SMALL[:-1]):
-            p = ir.Fma(F32, x.axes, p, square, f32(c), span=x.span)
-        near = ir.Fma(F32, x.axes, op2("mul", p, square), x, x, span=x.span)
-        twice = ir.Unary(F32, x.axes, "exp", op2("mul", size, f32(2.0)), span=x.span)
-        far = self.hold(op2("sub", f32(1.0), op2("div", f32(2.0), op2("add", twice, f32(1.0)))), "far")
-        signed = select(op2("lt", x, f32(0.0)), ir.Unary(F32, x.axes, "neg", far, span=x.span), far)
-        return select(op2("lt", size, f32(0.6)), near, signed)
 
     def binary(self, node: ir.Binary) -> ir.Expr:
         a, b = node.a, node.b

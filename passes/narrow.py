@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
 
 from nsalang import ir
 from nsalang.dtypes import E2M1, E4M3, E5M2, E8M0, F16, F32, U8, U16, U32, DType
+from nsalang.passes.functions import Holder
 from nsalang.passes.hoist import same
-from nsalang.passes.reals import Reals
 from nsalang.passes.simplify import expression, value_of
 from nsalang.source import NsaError
 from nsalang.target import Target
-
-
-class Holder(Protocol):
-    """What the conversions need of the pass: names for values that occur twice, and facts about floats."""
-
-    reals: Reals
-
-    def hold(self, value: ir.Expr, base: str) -> ir.Expr: ...
 
 
 class Narrow:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from test_passes import check, special, typed
 
 from nsalang.interp import Fault
 from nsalang.source import NsaError
-from tests.test_passes import check, special, typed
 
 INTEGER_LEAVES = ["a[m, n]", "b[n]", "n", "m", "M", "N", "3", "-2", "8", "100", "c[m]", "i64(d[n])"]
 FLOAT_LEAVES = ["x[m, n]", "w[n]", "f32(h[m, n])", "0.0", "1.0", "-1.5", "448.0", "0.5", "f32(n)", "f32(u[n])"]
@@ -26,8 +26,31 @@ def grow(leaves: list[str], unary: list[str], binary: list[str]) -> st.SearchStr
 
 INTEGERS = grow(
     INTEGER_LEAVES,
-    ["(-@)", "abs(@)", "(@ // 8)", "(@ % 8)", "(@ // 7)", "(@ % -5)", "(@ * 4)", "(@ + 0)", "(@ & 15)", "(@ >> 2)", "where(@ > 3, @, 5)", "i64(wrap(@, i8))"],
-    ["(@ + #)", "(@ - #)", "(@ * #)", "minimum(@, #)", "maximum(@, #)", "where(# != 0, @ // #, 1)", "where(# > 0, @ % #, @)", "(@ | #)", "(@ ^ #)"],
+    [
+        "(-@)",
+        "abs(@)",
+        "(@ // 8)",
+        "(@ % 8)",
+        "(@ // 7)",
+        "(@ % -5)",
+        "(@ * 4)",
+        "(@ + 0)",
+        "(@ & 15)",
+        "(@ >> 2)",
+        "where(@ > 3, @, 5)",
+        "i64(wrap(@, i8))",
+    ],
+    [
+        "(@ + #)",
+        "(@ - #)",
+        "(@ * #)",
+        "minimum(@, #)",
+        "maximum(@, #)",
+        "where(# != 0, @ // #, 1)",
+        "where(# > 0, @ % #, @)",
+        "(@ | #)",
+        "(@ ^ #)",
+    ],
 )
 FLOATS = grow(
     FLOAT_LEAVES,
@@ -38,20 +61,24 @@ FLOATS = grow(
 
 
 def body(expression: str, dtype: str, reductions: str) -> str:
-    return f"""
+    return (
+        f"""
 def k(a: i32[M, N], b: i8[N], c: i64[M], d: u8[N], x: f32[M, N], w: f32[N], h: bf16[M, N], u: u32[N],
       y: Out[{dtype}[M, N]], s: Out[{dtype}[M]], t: Out[{dtype}[N]]):
     for m, n in grid(tile(M), tile(N)):
         y[m, n] = {expression} + {"0 * n" if dtype == "i64" else "0.0 * f32(n)"} + {"0 * m" if dtype == "i64" else "0.0 * f32(m)"}
-""" if not reductions else f"""
+"""
+        if not reductions
+        else f"""
 def k(a: i32[M, N], b: i8[N], c: i64[M], d: u8[N], x: f32[M, N], w: f32[N], h: bf16[M, N], u: u32[N], s: Out[{dtype}[M]]):
     for m in grid(tile(M)):
         best = full(m, 0, dtype={dtype})
         for n in tile(N):
             v = {expression} + {"0 * n" if dtype == "i64" else "0.0 * f32(n)"} + {"0 * m" if dtype == "i64" else "0.0 * f32(m)"}
-            best = maximum(best, {reductions}(v, axis=n))
+            best = {"minimum" if reductions == "min" else "maximum"}(best, {reductions}(v, axis=n))
         s[m] = best
 """
+    )
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -61,7 +88,9 @@ def tensors() -> dict[str, torch.Tensor]:
         "b": torch.tensor([0, -128, 127, 3, -3], dtype=torch.int8),
         "c": torch.tensor([0, -9, 2**33]),
         "d": torch.tensor([0, 255, 7, 128, 1], dtype=torch.uint8),
-        "x": special(typed("def k(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = x[n]\n").tensor("x").dtype, 3, 5),
+        "x": special(
+            typed("def k(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = x[n]\n").tensor("x").dtype, 3, 5
+        ),
         "w": torch.tensor([float("nan"), -0.0, 2.5, float("-inf"), 3.0]),
         "h": torch.randn(3, 5, generator=random).mul(50).bfloat16(),
         "u": torch.tensor([0, 2**32 - 1, 1, 2**24 + 1, 5]).to(torch.uint32),
@@ -75,7 +104,9 @@ def compare(text: str) -> None:
         assume(False)
     used = {t.name for t in kernel.tensors}
     try:
-        check(kernel, {"M": 3, "N": 5}, pins={"m": 2, "n": 4}, tensors={n: t for n, t in tensors().items() if n in used}, backends=("triton",))
+        check(
+            kernel, {"M": 3, "N": 5}, pins={"m": 2, "n": 4}, tensors={n: t for n, t in tensors().items() if n in used}, backends=("triton",)
+        )
     except Fault as fault:
         # A program that faults before any pass has no meaning to keep.
         if fault.__traceback__ is not None and _stage_of(fault) == "meaning":

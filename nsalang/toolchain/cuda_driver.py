@@ -1,4 +1,4 @@
-"""Compiled CUDA code loaded and launched through the driver's C interface, on torch's current stream; launches can be captured in a CUDA graph."""
+"""Compiled CUDA code, loaded and launched through the driver's C interface on torch's current stream; a CUDA graph can capture the launches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _check(driver: ctypes.CDLL, status: int, doing: str) -> None:
 
 @dataclass(slots=True)
 class _Loaded:
-    """The function on each device that has launched it, and the area from which the driver copies the parameters."""
+    """The function on each device that has launched it, and the modules that hold it."""
 
     functions: dict[int, int] = field(default_factory=dict)
     modules: list[ctypes.c_void_p] = field(default_factory=list)
@@ -46,8 +46,11 @@ class _Loaded:
 
 
 def launcher(cubin: bytes, symbol: str, layout: str, picks: Sequence[tuple[int, bool]], threads: int, shared: int) -> Launch:
-    """Launch ``symbol`` of ``cubin``. ``layout`` has a struct format for each parameter, ``picks`` which argument it is and whether that is a tensor;
-    ``threads`` in a block, ``shared`` bytes of dynamic shared memory. At least one argument is a tensor: its device is the one that runs."""
+    """Launch ``symbol`` of ``cubin`` on the device of the first tensor argument, of which there must be one.
+
+    ``layout`` has a struct format for each parameter, ``picks`` which argument it is and whether that is a tensor; ``threads`` in a block,
+    ``shared`` bytes of dynamic shared memory. Raises NSA0606 where the driver refuses.
+    """
     import torch
 
     driver = _driver()

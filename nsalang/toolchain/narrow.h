@@ -32,6 +32,10 @@ static inline float nsa_min(float a, float b) {
 
 static inline bool nsa_isnan(float x) { return (nsa_bits(x) & 0x7fffffffu) > 0x7f800000u; }
 static inline bool nsa_isinf(float x) { return (nsa_bits(x) & 0x7fffffffu) == 0x7f800000u; }
+static inline float nsa_add(float a, float b) { return a + b; }
+static inline float nsa_sub(float a, float b) { return a - b; }
+static inline float nsa_mul(float a, float b) { return a * b; }
+static inline float nsa_div(float a, float b) { return a / b; }
 static inline bool nsa_not(bool x) { return !x; }
 static inline float nsa_rsqrt(float x) { return (float)(1.0 / sqrt((double)x)); }
 

@@ -1,7 +1,7 @@
 """Generated TileLang programs: lowered for a device without having it, compiled by nvcc or g++, loaded from the compiled files.
 
-TileLang's own launcher checks every argument against what it can solve and needs TileLang imported. Here a program is a device function and the
-list of its parameters, so a stored one is loaded and launched with nothing but the CUDA driver (or, on the CPU, the dynamic linker).
+TileLang's own launcher needs TileLang imported and checks every argument against what it can solve. Here a program is a device function and the
+names of its parameters, so a stored one is loaded and launched with nothing but the CUDA driver (or, on the CPU, the dynamic linker).
 """
 
 from __future__ import annotations
@@ -32,17 +32,22 @@ KINDS = ("cuda", "hip", "ptx", "cubin", "c")
 """What :func:`emit` can show; cuda, ptx and cubin for cuda targets, hip for hip targets, c for the cpu."""
 
 NVCC_FLAGS = ("-O3", "-std=c++20", "-fmad=false", "-w")
-"""No contraction of a multiplication and an addition; division and square root are IEEE without further flags, and nothing is flushed to zero."""
+"""Nothing is contracted into an FMA. Division and square root are IEEE and subnormals stay without further flags."""
 
 GXX_FLAGS = ("-O2", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", "-w")
 
-_FORMATS = {"handle": "Q", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q", "float32": "f", "bool": "?"}  # fmt: skip
+_FORMATS = {
+    "handle": "Q", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
+    "float32": "f", "bool": "?",
+}  # fmt: skip
+"""The struct format of a device function's parameter, by its type in TileLang."""
+
 _lock = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A device function: its text, its symbol, its parameters in order (name, struct format), threads of a block and bytes of shared memory."""
+    """A device function: text, symbol, parameters in order (name, struct format), threads of a block, bytes of shared memory."""
 
     text: str
     symbol: str
@@ -170,7 +175,9 @@ def _lower(function: Any, device: Any, on_cpu: bool) -> Lowered:
     parameters = tuple((p.name, _FORMATS[str(p.dtype)]) for p in kernel.params)
     prepared = _prepare_device_codegen_mod(kernels)
     if on_cpu:
-        text = header() + tvm.get_global_func("target.build.tilelang_c")(prepared, device).inspect_source()
+        # TileLang's own header has vectors and halves, of which narrowed code without vectors has none; it doubles the time that g++ takes.
+        made = tvm.get_global_func("target.build.tilelang_c")(prepared, device).inspect_source()
+        text = header() + made.replace("#include <tl_templates/cpp/common.h>\n", "")
     else:
         text = context.codegen_device(prepared, compile_device=False).inspect_source()
     threads = int(extents.get("threadIdx.x", 1)) * int(extents.get("threadIdx.y", 1)) * int(extents.get("threadIdx.z", 1))
@@ -232,12 +239,10 @@ def _nvcc(program: Program, text: str, kind: str) -> bytes:
 
 def _gxx(program: Program, text: str) -> bytes:
     tool = _tool("g++", "TileLang programs for the CPU")
-    from tilelang.env import TILELANG_TEMPLATE_PATH
-
     with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
         source, made = Path(folder, "kernel.cc"), Path(folder, "kernel.so")
         source.write_text(text, encoding="utf-8")
-        return _run(program, [tool, *GXX_FLAGS, f"-I{TILELANG_TEMPLATE_PATH}", "-o", made.name, source.name], source, made)
+        return _run(program, [tool, *GXX_FLAGS, "-o", made.name, source.name], source, made)
 
 
 def compile_program(program: Program) -> dict[str, bytes]:
@@ -267,7 +272,9 @@ def compile_program(program: Program) -> dict[str, bytes]:
 
 
 def emit(program: Program, kind: str) -> str | bytes:
-    """One stage of the compilation: ``cuda``, ``ptx``, ``hip`` and ``c`` as text, ``cubin`` as bytes. Raises NSA0603 for a kind that the target lacks."""
+    """One stage of the compilation: ``cuda``, ``ptx``, ``hip`` and ``c`` as text, ``cubin`` as bytes.
+
+    Raises NSA0603 for a kind that the target lacks, and what :func:`compile_program` raises."""
     target = parse_target(program.target)
     kinds = {"cuda": ("cuda", "ptx", "cubin"), "hip": ("hip",), "cpu": ("c",)}[target.kind]
     if kind not in kinds:
@@ -280,7 +287,9 @@ def emit(program: Program, kind: str) -> str | bytes:
 
 
 def load_program(program: Program, files: Files) -> Launch:
-    """A launcher for compiled files, without compiling and without TileLang. Raises NSA0604 for hip, NSA0606 where the device refuses the code."""
+    """A launcher for compiled files, without compiling and without TileLang.
+
+    Raises NSA0604 for hip, NSA0606 where the driver refuses the code."""
     kind = parse_target(program.target).kind
     if kind == "hip":
         raise NsaError.at(
@@ -312,7 +321,10 @@ def _picks(arguments: tuple[Argument, ...], parameters: list[tuple[str, str]]) -
 def _cpu_launch(library: bytes, symbol: str, forms: list[str], picks: tuple[tuple[int, bool], ...]) -> Launch:
     import ctypes
 
-    kinds: dict[str, Any] = {"Q": ctypes.c_void_p, "b": ctypes.c_int8, "B": ctypes.c_uint8, "h": ctypes.c_int16, "H": ctypes.c_uint16, "i": ctypes.c_int32, "I": ctypes.c_uint32, "q": ctypes.c_int64, "f": ctypes.c_float, "?": ctypes.c_bool}  # fmt: skip
+    kinds: dict[str, Any] = {
+        "Q": ctypes.c_void_p, "b": ctypes.c_int8, "B": ctypes.c_uint8, "h": ctypes.c_int16, "H": ctypes.c_uint16, "i": ctypes.c_int32,
+        "I": ctypes.c_uint32, "q": ctypes.c_int64, "f": ctypes.c_float, "?": ctypes.c_bool,
+    }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
         path = Path(folder, "kernel.so")
         path.write_bytes(library)

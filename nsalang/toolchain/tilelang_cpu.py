@@ -24,10 +24,10 @@ _FORMATS = {
 
 _LIBM = {
     "exp": "expf", "exp2": "exp2f", "log": "logf", "log2": "log2f", "tanh": "tanhf", "sqrt": "sqrtf", "rsqrt": "nsa_rsqrt", "fabs": "fabsf",
-    "floor": "floorf", "ceil": "ceilf", "trunc": "truncf", "round": "nearbyintf", "nearbyint": "nearbyintf", "pow": "powf", "copysign": "copysignf",
-    "isnan": "nsa_isnan", "isinf": "nsa_isinf",
+    "floor": "floorf", "ceil": "ceilf", "trunc": "truncf", "round": "nearbyintf", "nearbyint": "nearbyintf", "pow": "powf",
+    "copysign": "copysignf", "isnan": "nsa_isnan", "isinf": "nsa_isinf",
 }  # fmt: skip
-"""f32 functions of TileLang and what computes them; rounding is the C library's, so the transcendental ones differ from a GPU's in the last bits."""
+"""f32 functions of TileLang and what computes them here. The transcendental ones differ from a GPU's in the last bits."""
 
 
 def header() -> str:
@@ -151,7 +151,7 @@ def _walk(buffer: Any, dim: int) -> _Walk:
 
 
 def _reduce(src: Any, dst: Any, dim: int, clear: bool, op: str) -> None:
-    """Reduction of a buffer along ``dim`` in the order of the indices, in the type of ``dst``; narrow floats are summed in f32, as on a GPU."""
+    """Reduction of a buffer along ``dim`` in the order of the indices, in the type of ``dst``; narrow floats are summed in f32."""
     import tilelang.language as T
 
     walk, rank, result = _walk(src, dim), len(dst.shape), str(dst.dtype)
@@ -194,7 +194,7 @@ def _cumsum(src: Any, dst: Any, dim: int, reverse: bool) -> None:
 
 
 def pipeline(mod: Any, target: Any) -> Any:
-    """TileLang's own passes for the C target, without the one that rewrites bf16 arithmetic: it drops roundings that the language promises."""
+    """TileLang's own passes for the C target, without the one that rewrites bf16 arithmetic: it drops roundings that must be made."""
     from tilelang.cpu import pipeline as stock
 
     class Transform:
@@ -236,7 +236,8 @@ def _rewriter() -> Any:
     from tvm import tirx
     from tvm.ir import PointerType, PrimType
 
-    ieee = {"ieee_add": tirx.Add, "ieee_sub": tirx.Sub, "ieee_mul": tirx.Mul, "ieee_fdiv": tirx.Div}
+    # As operators the simplifier would fold them; they are calls so that it doesn't.
+    ieee = {"ieee_add": "nsa_add", "ieee_sub": "nsa_sub", "ieee_mul": "nsa_mul", "ieee_fdiv": "nsa_div"}
 
     def form(dtype: Any) -> tuple[str, str] | None:
         return _FORMATS.get(str(dtype))
@@ -335,13 +336,13 @@ def _rewriter() -> Any:
                 dtype = kind[0] if kind else str(op.dtype)
                 return new[0] if name == "reinterpret" and str(new[0].dtype) == dtype else tirx.Call(dtype, op.op, new)
             if name in ieee:
-                result = ieee[name](self.wide(args[0]), self.wide(args[1]))
+                result = call("float32", ieee[name], self.wide(args[0]), self.wide(args[1]))
             elif name == "ieee_fmaf":
                 result = call("float32", "fmaf", *(self.wide(a) for a in args[:3]))
             elif name == "ieee_fsqrt":
                 result = call("float32", "sqrtf", self.wide(args[0]))
             elif name == "bitwise_not" and str(op.dtype) == "bool":
-                # C's ~ makes true of both; and what the simplifier knows as a negation it turns into the opposite comparison, wrong for NaN.
+                # C's ~ makes true of both; and the simplifier turns a negation that it knows into the opposite comparison, wrong for NaN.
                 result = call("bool", "nsa_not", self.visit_expr(args[0]))
             elif name == "reinterpret" and {str(op.dtype), str(args[0].dtype)} in ({"float32", "uint32"}, {"float32", "int32"}):
                 result = call(str(op.dtype), "nsa_float" if str(op.dtype) == "float32" else "nsa_bits", self.visit_expr(args[0]))

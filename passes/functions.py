@@ -1,0 +1,103 @@
+"""Functions of an f32 in what machines have, and short names for building such expressions. Part of `legalize`.
+
+The exact ones are exact to the bit, -0, NaN, infinities and subnormals included.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Protocol
+
+from nsalang import ir
+from nsalang.constants import round_to
+from nsalang.dtypes import BOOL, F32, U32, DType
+from nsalang.passes.reals import Reals
+from nsalang.passes.simplify import expression
+
+TANH_SMALL = (-0.3333333134651184, 0.13332924246788025, -0.053875137120485306, 0.021116213873028755, -0.006276387255638838)
+"""tanh(x) = x + x**3 * p(x**2) for |x| < 0.6 with an error below 2**-25, p in rising powers."""
+
+
+class Holder(Protocol):
+    """What an expansion needs of the pass: names for values that occur twice, and facts about floats."""
+
+    reals: Reals
+
+    def hold(self, value: ir.Expr, base: str) -> ir.Expr: ...
+
+
+def f32(value: float) -> ir.Const:
+    """An f32 constant, rounded once."""
+    return ir.const(value if math.isinf(value) else math.copysign(round_to(Fraction(value), F32), value), F32)
+
+
+def u32(value: int) -> ir.Const:
+    return ir.const(value, U32)
+
+
+def raw(dtype: DType, x: ir.Expr) -> ir.Expr:
+    return expression(ir.Cast(dtype, x.axes, x, "raw", span=x.span))
+
+
+def op2(op: ir.BinaryOp, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    """A Binary one of whose operands has all the axes."""
+    dtype = BOOL if op in ir.COMPARISONS else a.dtype
+    return expression(ir.Binary(dtype, a.axes if len(a.axes) >= len(b.axes) else b.axes, op, a, b, span=a.span))
+
+
+def select(cond: ir.Expr, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    """``a`` or ``b`` by a condition that has all the axes."""
+    return expression(ir.Where(a.dtype, cond.axes, cond, a, b, span=a.span))
+
+
+def bits_of(x: ir.Expr) -> ir.Expr:
+    return ir.Bitcast(U32, x.axes, x, span=x.span)
+
+
+def from_bits(bits: ir.Expr) -> ir.Expr:
+    return ir.Bitcast(F32, bits.axes, bits, span=bits.span)
+
+
+def pow2_bits(x: ir.Expr, pass_: Holder) -> ir.Expr:
+    """Bits of the least power of two that is not below |x|; NaN stays."""
+    fact = pass_.reals.of(x)
+    bits = bits_of(x)
+    if fact.lo < 0 or fact.minus_zero:
+        bits = op2("and", bits, u32(0x7FFFFFFF))
+    if fact.nan:
+        bits = pass_.hold(bits, "bits")
+    above = op2("and", op2("add", bits, u32(0x7FFFFF)), u32(0x7F800000))
+    return select(op2("gt", bits, u32(0x7F800000)), bits, above) if fact.nan else above
+
+
+def rounded(x: ir.Expr, pass_: Holder) -> ir.Expr:
+    """Half to even: below 2**23 an addition of 2**23 rounds; the sign is put back, for -0."""
+    x = pass_.hold(x, "value")
+    size = pass_.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
+    large = f32(2.0**23)
+    whole = select(op2("lt", size, large), op2("sub", op2("add", size, large), large), size)
+    sign = op2("and", bits_of(x), u32(0x80000000))
+    return from_bits(op2("or", bits_of(whole), sign))
+
+
+def sigmoid(x: ir.Expr, pass_: Holder) -> ir.Expr:
+    """exp(-|x|) never overflows, so that small results keep their relative error."""
+    x = pass_.hold(x, "value")
+    minus = ir.Unary(F32, x.axes, "neg", ir.Unary(F32, x.axes, "abs", x, span=x.span), span=x.span)
+    small = pass_.hold(ir.Unary(F32, x.axes, "exp", minus, span=x.span), "small")
+    return op2("div", select(op2("ge", x, f32(0.0)), f32(1.0), small), op2("add", small, f32(1.0)))
+
+
+def tanh(x: ir.Expr, pass_: Holder) -> ir.Expr:
+    x = pass_.hold(x, "value")
+    size = pass_.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
+    square = pass_.hold(op2("mul", x, x), "square")
+    p: ir.Expr = f32(TANH_SMALL[-1])
+    for c in reversed(TANH_SMALL[:-1]):
+        p = ir.Fma(F32, x.axes, p, square, f32(c), span=x.span)
+    near = ir.Fma(F32, x.axes, op2("mul", p, square), x, x, span=x.span)
+    twice = ir.Unary(F32, x.axes, "exp", op2("mul", size, f32(2.0)), span=x.span)
+    far = pass_.hold(op2("sub", f32(1.0), op2("div", f32(2.0), op2("add", twice, f32(1.0)))), "far")
+    signed = select(op2("lt", x, f32(0.0)), ir.Unary(F32, x.axes, "neg", far, span=x.span), far)
+    return select(op2("lt", size, f32(0.6)), near, signed)

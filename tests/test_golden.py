@@ -1,0 +1,60 @@
+"""What the compiler prints for each example: the code of both backends, and the IR after each pass that changed it. `make golden` writes them anew; read the diff."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import nsalang
+from nsalang.driver import BACKENDS, Choice, prepare, typed
+from nsalang.printer import print_kernel
+from nsalang.target import parse_target
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.nsa"))
+TARGET = "cuda:sm_90"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_source(path: Path, backend: str, golden: Callable[[str, str], None]) -> None:
+    module = nsalang.load(str(path))
+    for name in dir(module):
+        golden(f"{name}.{backend}.py", getattr(module, name).compile(target=TARGET, backend=backend).source)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_passes(path: Path, golden: Callable[[str, str], None]) -> None:
+    module = nsalang.load(str(path))
+    for name in dir(module):
+        kernel, target = getattr(module, name), parse_target(TARGET)
+        stages: list[tuple[str, str]] = []
+        prepare(typed(kernel.unit, kernel.meaning(target, {})), target, Choice("triton"), lambda s, k: stages.append((s, print_kernel(k))))  # noqa: B023
+        text, last = "", ""
+        for stage, shown in stages:
+            if shown != last:
+                text += f"# ---- {stage}\n{shown.rstrip()}\n\n"
+            last = shown
+        golden(f"{name}.passes.txt", text)
+
+
+def test_the_source_does_not_depend_on_where_the_file_lies(tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere.nsa"
+    moved.write_text("# a comment above\n\n\n" + EXAMPLES[0].read_text())
+    for backend in BACKENDS:
+        one, two = (nsalang.load(str(p)) for p in (EXAMPLES[0], moved))
+        (name,) = dir(one)
+        first, second = (getattr(m, name).compile(target=TARGET, backend=backend) for m in (one, two))
+        assert first.source == second.source and first.key == second.key
+
+
+def test_generated_code_is_clean() -> None:
+    files = sorted(str(p) for p in (Path(__file__).parent / "golden").glob("*.py"))
+    assert len(files) >= 2 * len(EXAMPLES)
+    for command in (["check", "--line-length", "140"], ["format", "--check", "--line-length", "140"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, "--isolated", *files], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
