@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing_extensions import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import F32, I32, I64, U8, U16, DType
+from nsalang.dtypes import BOOL, F32, I32, I64, U8, U16, DType
 from nsalang.lowering import emit
 from nsalang.lowering.emit import BITAND, SUM, Emitter, Generated, Names, Text, call, infix, number, prefix, subscript
 from nsalang.target import Target
@@ -339,7 +339,7 @@ class Printer:
         element = self.access(x.tensor, x.indices)
         if x.mask is None:
             return element
-        return call("T.if_then_else", self.expr(x.mask), element, self.typed(x.fill or ir.Const(x.dtype, (), 0)))
+        return call("T.if_then_else", self.mask(x.mask), element, self.typed(x.fill or ir.Const(x.dtype, (), 0)))
 
     def store(self, s: ir.Store) -> None:
         if s.axes:
@@ -353,8 +353,27 @@ class Printer:
         if s.mask is None:
             self.emitter.line(line, s.span)
             return
-        with self.emitter.block(f"if {self.expr(s.mask)}:", s.span):
+        with self.emitter.block(f"if {self.mask(s.mask)}:", s.span):
             self.emitter.line(line, s.span)
+
+    def mask(self, x: ir.Expr) -> Text:
+        """A mask. Where lanes end at a dimension that divides by a power of two, whole groups of so many lanes are in or out, and the first lane
+        of a group decides: that shows TileLang that an access to the group can be a vector."""
+        match x:
+            case ir.Binary(op="and") if x.dtype is BOOL:
+                return infix("&", self.mask(x.a), self.mask(x.b))
+            case ir.Binary(op="lt", a=ir.Index(axes=(axis,)), b=ir.Dim(name=dim)) if (group := self.group(axis, dim)) > 1:
+                base, lane = self.bases[axis], Text(self.lane[axis])
+                first = infix("*", infix("//", lane, Text(str(group))), Text(str(group)))
+                return infix("<", first if base is None else infix("+", base, first), self.expr(x.b))
+        return self.expr(x)
+
+    def group(self, axis: str, dim: str) -> int:
+        """How many lanes of an axis, from a multiple of that number on, are all below a dimension or none; 1 where nothing is known."""
+        info = ir.axes_of(self.kernel)[axis]
+        starts_at_zero = isinstance(info.start, ir.Const) and info.start.value == 0
+        divisor = emit.dim_divisor(self.kernel, dim)
+        return math.gcd(divisor, self.kernel.schedule.length(axis), 16) if starts_at_zero and info.kind != "span" else 1
 
     def access(self, tensor: str, indices: Sequence[ir.Expr]) -> Text:
         at = [self.index(i) if isinstance(i, ir.Index) else self.expr(i) for i in indices]
@@ -468,6 +487,10 @@ class Printer:
                 return is_nan if x.op == "ne" else prefix("~", is_nan)
             case "add" | "sub" | "mul" | "div" if x.dtype.is_float and _simplified_wrongly(x):
                 return call(IEEE[x.op], self.operand(x.a), self.operand(x.b))
+            case "and" | "or" if x.dtype is BOOL and not (_of_floats(x.a) or _of_floats(x.b)):
+                # TileLang's prover spends seconds on each & and |.
+                level = emit.AND if x.op == "and" else emit.OR
+                return Text(f"{self.expr(x.a).within(level)} {x.op} {self.expr(x.b).within(level + 1)}", level)
             case "shl" | "shr":
                 amount = self.operand(x.b) if isinstance(x.b, ir.Const) else self.expr(x.b)
                 if x.b.dtype is not x.dtype:
@@ -560,6 +583,14 @@ class Printer:
 
 def _tuple(items: Sequence[int | str]) -> str:
     return f"({', '.join(map(str, items))}{',' if len(items) == 1 else ''})"
+
+
+def _of_floats(x: ir.Expr) -> bool:
+    """Whether a condition compares floats, or may be the name of one that does: the simplifier holds ``a < b or b <= a`` to be true."""
+    return any(
+        (isinstance(n, ir.Binary) and n.op in ir.COMPARISONS and n.a.dtype.is_float) or (isinstance(n, ir.Var) and n.dtype is BOOL)
+        for n in ir.walk(x)
+    )
 
 
 def _simplified_wrongly(x: ir.Binary) -> bool:

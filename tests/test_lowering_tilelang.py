@@ -459,7 +459,11 @@ def test_what_the_simplifier_must_not_see() -> None:
         (op("sub", x, x), lambda a, b: a - a),
         (op("mul", x, c(0.0, F32)), lambda a, b: a * 0.0),
         (op("add", x, c(0.0, F32)), lambda a, b: a + 0.0),
-        (op("div", c(0.0, F32), x), lambda a, b: 0.0 / a),
+        (op("div", c(0.0, F32), x), lambda a, b: torch.zeros(7) / a),
+        (
+            ir.Where(F32, ("m",), op("or", op("lt", x, y), op("le", y, x)), x, c(2.0, F32)),
+            lambda a, b: torch.where((a < b) | (b <= a), a, 2.0),
+        ),
         (ir.Where(F32, ("m",), less, x, y), lambda a, b: torch.where(~(a < b), a, b)),
         (ir.Where(F32, ("m",), op("ne", x, x), c(1.0, F32), y), lambda a, b: torch.where(a != a, 1.0, b)),
         (ir.Where(F32, ("m",), op("eq", x, x), c(1.0, F32), y), lambda a, b: torch.where(a == a, 1.0, b)),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,16 @@ def test_faults_name_the_generated_line() -> None:
     assert y[0] == 2
 
 
+@pytest.fixture
+def own_worker() -> Iterator[None]:
+    """These tests leave workers that are stuck or dead if they fail: no other test shall wait for such a one."""
+    yield
+    worker, triton_process._worker = triton_process._worker, None
+    if worker is not None:
+        worker.stop()
+
+
+@pytest.mark.usefixtures("own_worker")
 def test_a_crash_is_an_error_and_the_next_launch_works() -> None:
     y = torch.ones(4)
     with pytest.raises(RuntimeError, match="touched memory outside its arguments"):
@@ -90,6 +101,8 @@ def test_a_crash_is_an_error_and_the_next_launch_works() -> None:
     assert y[0] == 3 and triton_process._worker is not worker
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("own_worker")
 def test_a_worker_killed_in_the_middle_is_an_error() -> None:
     import threading
 
@@ -128,6 +141,7 @@ def test_the_worker_ends_with_its_parent() -> None:
     parent.stdout.close()
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_a_fork_gets_a_worker_of_its_own() -> None:
     y = torch.ones(1)
     run("tl.store(y, 2.0)", y=y)
@@ -147,6 +161,8 @@ def test_a_fork_gets_a_worker_of_its_own() -> None:
     assert y.item() == 4
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("own_worker")
 def test_ctrl_c_leaves_a_usable_state() -> None:
     import threading
 

@@ -81,6 +81,7 @@ class Worker:
         if not sys.executable:
             raise NsaError.at("NSA0603", "cannot start the process that runs Triton on the CPU: this Python has no executable")
         self.owner = os.getpid()
+        self.asked = 0
         self.socket, far = socket.socketpair()
         watched, self.lifeline = os.pipe()
         environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
@@ -116,13 +117,16 @@ class Worker:
 
     def ask(self, request: dict[str, Any], descriptor: int) -> dict[str, Any]:
         """Send a request and wait for its reply. Raises what a dead worker means."""
-        body = json.dumps(request).encode()
+        self.asked += 1
+        body = json.dumps(request | {"number": self.asked}).encode()
         try:
             socket.send_fds(self.socket, [len(body).to_bytes(8, "little")], [descriptor])
             self.socket.sendall(body)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._death() from error
-        return self._reply()
+        reply = self._reply()
+        assert reply["number"] == self.asked, "a reply to another request"
+        return reply
 
     def _reply(self) -> dict[str, Any]:
         size = int.from_bytes(self._exactly(8), "little")

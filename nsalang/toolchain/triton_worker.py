@@ -135,4 +135,4 @@ def main(socket_number: int, lifeline: int, parent: int) -> None:
         except Exception as error:
             reply = _fault(error, request["entry"])
         sys.stdout.flush()
-        _send(sock, reply)
+        _send(sock, reply | {"number": request["number"]})
