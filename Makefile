@@ -41,7 +41,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow and not gpu'
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+	$(BIN)/python -m pytest -m 'slow and not gpu' --timeout 1800
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

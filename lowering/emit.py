@@ -336,7 +336,11 @@ def facts(kernel: ir.Kernel, target: Target, backend: str) -> list[str]:
     if kernel.constants:
         out.append(", ".join(f"{name} = {text}" for name, text in kernel.constants) + ".")
     size = "Offsets take 64 bits" if schedule.wide else "Dimensions and offsets fit 32 bits"
-    layout = f"addresses, strides and rows of {', '.join(schedule.vectors)} divide by 16 bytes, last strides are 1" if schedule.aligned else "any strides and alignment"
+    layout = (
+        f"addresses, strides and rows of {', '.join(schedule.vectors)} divide by 16 bytes, last strides are 1"
+        if schedule.aligned
+        else "any strides and alignment"
+    )
     out.append(f"{size}; {layout}.")
     out.append(f"{schedule.warps} warps.")
     return [*out, *schedule.why]

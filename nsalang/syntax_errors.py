@@ -198,11 +198,11 @@ def _python(p: _Place) -> NsaError | None:
             p.at(before).to(p.at(token)),
             help=f"write `{word}` for scalars, `{text}` for values with axes",
         )
-    if kind == "COLON" and not p.open_brackets and first.kind not in _HEADERS and first.kind != "AT":
-        if before.kind in ("NAME", "RSQB"):
-            return NsaError.at(
-                "NSA0111", "variables have no annotations", p.at(token), help="the dtype follows from the value; convert with `f32(x)`"
-            )
+    annotated = kind == "COLON" and not p.open_brackets and first.kind not in _HEADERS and first.kind != "AT"
+    if annotated and before.kind in ("NAME", "RSQB"):
+        return NsaError.at(
+            "NSA0111", "variables have no annotations", p.at(token), help="the dtype follows from the value; convert with `f32(x)`"
+        )
     if kind == "MORETHAN" and before.kind == "LESSTHAN" and beside:
         return NsaError.at("NSA0111", "the language has no `<>`", p.at(before).to(p.at(token)), help="write `!=`")
     if kind == "ARROW" and first.kind != "DEF":

@@ -349,7 +349,7 @@ _MAKE: dict[str, Callable[[Builder, list[Any], Span], Any]] = {
     "expression": _expression,
     "exprs": _exprs,
     "conditional": _conditional,
-    **{kind: _binary for kind in ("or", "and", "bit_or", "bit_xor", "bit_and", "shift", "sum", "term", "power")},
+    **dict.fromkeys(("or", "and", "bit_or", "bit_xor", "bit_and", "shift", "sum", "term", "power"), _binary),
     "not": _unary,
     "unary": _unary,
     "compare": _compare,

@@ -62,7 +62,7 @@ def make(length: int, other: int) -> Callable[..., Any]:
         @staticmethod
         def nested(x: f32[M, other], y: Out[f32[M]]) -> None:
             for m in grid(tile(M)):
-                y[m] = scale * length + later
+                y[m] = scale * length + later  # noqa: F821 (deleted below, on purpose)
 
         found = nested
 

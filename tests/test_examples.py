@@ -51,7 +51,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., Any]]] = {
     "act_quant": ("act_quant", {"x": X}, lambda x: quantized(x.float(), False)),
     "act_quant ue8m0": ("act_quant", {"x": X, "ue8m0": True}, lambda x, ue8m0: quantized(x.float(), ue8m0)),
     "swiglu_quant": ("swiglu_quant", {"x": normal(9, 512).bfloat16()}, lambda x: quantized(silu_product(x), False)),
-    "swiglu_quant ue8m0": ("swiglu_quant", {"x": normal(9, 512).bfloat16(), "ue8m0": True}, lambda x, ue8m0: quantized(silu_product(x), ue8m0)),
+    "swiglu_quant ue8m0": (
+        "swiglu_quant",
+        {"x": normal(9, 512).bfloat16(), "ue8m0": True},
+        lambda x, ue8m0: quantized(silu_product(x), ue8m0),
+    ),
 }
 EXACT = {"vector_add", "act_quant", "act_quant ue8m0"}
 

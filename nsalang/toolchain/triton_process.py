@@ -119,6 +119,7 @@ class Worker:
         """Send a request and wait for its reply. Raises what a dead worker means."""
         self.asked += 1
         body = json.dumps(request | {"number": self.asked}).encode()
+        self.socket.settimeout(None)
         try:
             socket.send_fds(self.socket, [len(body).to_bytes(8, "little")], [descriptor])
             self.socket.sendall(body)
@@ -135,9 +136,13 @@ class Worker:
 
     def _exactly(self, size: int) -> bytes:
         data = bytearray()
+        # Python looks at signals between two waits: one that another thread has taken does not end a wait of the main thread.
+        self.socket.settimeout(0.25)
         while len(data) < size:
             try:
                 part = self.socket.recv(size - len(data))
+            except TimeoutError:
+                continue
             except ConnectionResetError:
                 part = b""
             if not part:

@@ -120,7 +120,7 @@ def main(socket_number: int, lifeline: int, parent: int) -> None:
         from nsalang.toolchain import triton_interpreter
 
         triton_interpreter.install()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, the parent is told)
         _send(sock, {"status": "unusable", "message": f"{type(error).__name__}: {error}"})
         return
     np.seterr(all="ignore")
@@ -132,7 +132,7 @@ def main(socket_number: int, lifeline: int, parent: int) -> None:
             reply = _run(request, descriptor, loaded)
         except MemoryError:
             reply = {"status": "memory"}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (the generated program's, for the parent)
             reply = _fault(error, request["entry"])
         sys.stdout.flush()
         _send(sock, reply | {"number": request["number"]})

@@ -22,11 +22,11 @@ def entry():
             b_tile = T.alloc_fragment((1024,), "float32")
             n = pid * 1024  # vector_add:2
             for i in T.Parallel(1024):  # vector_add:3
-                a_tile[i] = T.if_then_else(n + i < N, a[n + i], T.float32(0.0))
+                a_tile[i] = T.if_then_else(n + i // 4 * 4 < N, a[n + i], T.float32(0.0))
             for i in T.Parallel(1024):
-                b_tile[i] = T.if_then_else(n + i < N, b[n + i], T.float32(0.0))
+                b_tile[i] = T.if_then_else(n + i // 4 * 4 < N, b[n + i], T.float32(0.0))
             for i in T.Parallel(1024):
-                if n + i < N:
+                if n + i // 4 * 4 < N:
                     c[n + i] = a_tile[i] + b_tile[i]
 
     return vector_add
