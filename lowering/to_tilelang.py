@@ -361,7 +361,7 @@ class Printer:
         of a group decides: that shows TileLang that an access to the group can be a vector."""
         match x:
             case ir.Binary(op="and") if x.dtype is BOOL:
-                return infix("&", self.mask(x.a), self.mask(x.b))
+                return self.both(self.mask(x.a), self.mask(x.b), x)
             case ir.Binary(op="lt", a=ir.Index(axes=(axis,)), b=ir.Dim(name=dim)) if (group := self.group(axis, dim)) > 1:
                 base, lane = self.bases[axis], Text(self.lane[axis])
                 first = infix("*", infix("//", lane, Text(str(group))), Text(str(group)))
@@ -487,10 +487,8 @@ class Printer:
                 return is_nan if x.op == "ne" else prefix("~", is_nan)
             case "add" | "sub" | "mul" | "div" if x.dtype.is_float and _simplified_wrongly(x):
                 return call(IEEE[x.op], self.operand(x.a), self.operand(x.b))
-            case "and" | "or" if x.dtype is BOOL and not (_of_floats(x.a) or _of_floats(x.b)):
-                # TileLang's prover spends seconds on each & and |.
-                level = emit.AND if x.op == "and" else emit.OR
-                return Text(f"{self.expr(x.a).within(level)} {x.op} {self.expr(x.b).within(level + 1)}", level)
+            case "and" | "or" if x.dtype is BOOL:
+                return self.both(self.expr(x.a), self.expr(x.b), x)
             case "shl" | "shr":
                 amount = self.operand(x.b) if isinstance(x.b, ir.Const) else self.expr(x.b)
                 if x.b.dtype is not x.dtype:
@@ -498,6 +496,14 @@ class Printer:
                 return self.wrapped(infix(INFIX[x.op], self.operand(x.a), amount), x)
             case _:
                 return self.wrapped(infix(INFIX[x.op], self.expr(x.a), self.expr(x.b)), x)
+
+    def both(self, a: Text, b: Text, x: ir.Binary) -> Text:
+        """``a and b`` or ``a or b``, as ``x`` says. TileLang's prover spends seconds on each ``&`` and ``|`` of bools; but ``or`` its simplifier
+        folds, as if one of ``a < b`` and ``b <= a`` held for NaN."""
+        if _of_floats(x):
+            return infix(INFIX[x.op], a, b)
+        level = emit.AND if x.op == "and" else emit.OR
+        return Text(f"{a.within(level)} {x.op} {b.within(level + 1)}", level)
 
     def wrapped(self, text: Text, x: ir.Binary) -> Text:
         """C computes with u8 and u16 in int, in which nothing wraps."""
@@ -586,7 +592,7 @@ def _tuple(items: Sequence[int | str]) -> str:
 
 
 def _of_floats(x: ir.Expr) -> bool:
-    """Whether a condition compares floats, or may be the name of one that does: the simplifier holds ``a < b or b <= a`` to be true."""
+    """Whether a condition compares floats, or may be the name of one that does."""
     return any(
         (isinstance(n, ir.Binary) and n.op in ir.COMPARISONS and n.a.dtype.is_float) or (isinstance(n, ir.Var) and n.dtype is BOOL)
         for n in ir.walk(x)

@@ -308,13 +308,13 @@ class Schedule:
     backend: Literal["triton", "tilelang"] | None = None
     lengths: tuple[tuple[str, int], ...] = ()
     order: tuple[str, ...] = ()
-    vectors: tuple[str, ...] = ()
     warps: int = 4
     stages: int = 1
     wide: bool = True
     aligned: bool = False
     pinned: tuple[tuple[str, int], ...] = ()
     why: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
 
     def length(self, axis: str) -> int:
         """Machine length of an axis."""

@@ -269,6 +269,8 @@ def schedule(s: ir.Schedule) -> Iterator[str]:
     yield f"schedule: {', '.join([s.backend or 'no backend', *facts])}"
     if s.order:
         yield f"order: {', '.join(s.order)}"
+    if s.vectors:
+        yield f"vectors: {', '.join(s.vectors)}"
     if s.lengths:
         yield f"lanes: {', '.join(f'{axis} {length}' for axis, length in s.lengths)}"
     if s.pinned:

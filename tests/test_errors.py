@@ -88,3 +88,26 @@ def test_every_code_of_the_syntax_has_an_error_file() -> None:
     shown = {code for path in FILES for *_, code, _ in expected(path.read_text(encoding="utf-8"))}
     # 0113 and 0121 are about Python, and have their tests in test_capture.py.
     assert {code for code in CODES if code.startswith("NSA01")} - {"NSA0113", "NSA0121"} <= shown
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_codes_that_are_used_are_in_the_table_and_in_a_test() -> None:
+    code = "".join(
+        p.read_text(encoding="utf-8")
+        for folder in ("nsalang", "passes", "lowering")
+        for p in (ROOT / folder).rglob("*.py")
+        if p.name != "codes.py"
+    )
+    tests = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").rglob("*") if p.suffix in (".py", ".nsa"))
+    assert set(re.findall(r"NSA\d{4}", code)) == CODES.keys()
+    assert {c for c in CODES if c not in tests} == set()
+
+
+def test_a_format_that_cannot_be_stored_yet() -> None:
+    import nsalang
+
+    module = nsalang.load_text("def f(x: e2m1[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = f32(x[n])\n")
+    with pytest.raises(NsaError, match=r"NSA0411\]: 'x' can't hold e2m1"):
+        module.f.compile(target="cuda:sm_90", backend="triton")

@@ -603,4 +603,5 @@ def test_every_code_of_this_area_is_tested() -> None:
     from nsalang.codes import CODES
 
     text = Path(__file__).read_text(encoding="utf-8")
-    assert [c for c in CODES if c.startswith("NSA05") and f'"{c}"' not in text] == []
+    # 0520 is of `nsalang run`: test_cli.py.
+    assert [c for c in CODES if c.startswith("NSA05") and f'"{c}"' not in text and c != "NSA0520"] == []
