@@ -477,7 +477,8 @@ class Printer:
     def binary(self, x: ir.Binary) -> Text:
         match x.op:
             case "min" | "max" | "tdiv" | "tmod":
-                return call(CALLS[x.op], self.operand(x.a), self.operand(x.b))
+                plain = self.operand if isinstance(x.a, ir.Const) and isinstance(x.b, ir.Const) else self.expr
+                return call(CALLS[x.op], plain(x.a), plain(x.b))
             case "floordiv" | "mod":
                 # Only extents of tensors: dimensions, which are not negative.
                 assert not x.axes, f"legalize left '{x.op}'"
