@@ -17,6 +17,9 @@ static inline float nsa_float(uint32_t u) {
   return x;
 }
 
+static inline int32_t nsa_signed_bits(float x) { return (int32_t)nsa_bits(x); }
+static inline float nsa_signed_float(int32_t i) { return nsa_float((uint32_t)i); }
+
 /* +0 > -0, and a NaN gives way to the other operand; fmaxf promises neither of two zeros. */
 static inline float nsa_max(float a, float b) {
   if (a != a) return b;
@@ -39,8 +42,8 @@ static inline float nsa_div(float a, float b) { return a / b; }
 static inline bool nsa_not(bool x) { return !x; }
 static inline float nsa_rsqrt(float x) { return (float)(1.0 / sqrt((double)x)); }
 
-static inline int32_t nsa_clz32(uint32_t x) { return x ? __builtin_clz(x) : 32; }
-static inline int32_t nsa_clz64(uint64_t x) { return x ? __builtin_clzll(x) : 64; }
+static inline int32_t nsa_clz32(int32_t x) { return x ? __builtin_clz((uint32_t)x) : 32; }
+static inline int32_t nsa_clz64(int64_t x) { return x ? __builtin_clzll((uint64_t)x) : 64; }
 
 static inline float nsa_from_bf16(uint16_t b) { return nsa_float((uint32_t)b << 16); }
 

@@ -239,6 +239,11 @@ def _rewriter() -> Any:
     # As operators the simplifier would fold them; they are calls so that it doesn't.
     ieee = {"ieee_add": "nsa_add", "ieee_sub": "nsa_sub", "ieee_mul": "nsa_mul", "ieee_fdiv": "nsa_div"}
 
+    bits = {
+        ("uint32", "float32"): "nsa_bits", ("float32", "uint32"): "nsa_float",
+        ("int32", "float32"): "nsa_signed_bits", ("float32", "int32"): "nsa_signed_float",
+    }  # fmt: skip
+
     def form(dtype: Any) -> tuple[str, str] | None:
         return _FORMATS.get(str(dtype))
 
@@ -344,8 +349,8 @@ def _rewriter() -> Any:
             elif name == "bitwise_not" and str(op.dtype) == "bool":
                 # C's ~ makes true of both; and the simplifier turns a negation that it knows into the opposite comparison, wrong for NaN.
                 result = call("bool", "nsa_not", self.visit_expr(args[0]))
-            elif name == "reinterpret" and {str(op.dtype), str(args[0].dtype)} in ({"float32", "uint32"}, {"float32", "int32"}):
-                result = call(str(op.dtype), "nsa_float" if str(op.dtype) == "float32" else "nsa_bits", self.visit_expr(args[0]))
+            elif name == "reinterpret" and (str(op.dtype), str(args[0].dtype)) in bits:
+                result = call(str(op.dtype), bits[str(op.dtype), str(args[0].dtype)], self.visit_expr(args[0]))
             elif name == "clz":
                 result = call("int32", f"nsa_clz{tvm.DataType(args[0].dtype).bits}", self.visit_expr(args[0]))
             elif name in _LIBM and str(args[0].dtype) in ("float32", *_FORMATS):

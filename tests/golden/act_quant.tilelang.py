@@ -51,10 +51,10 @@ def entry():
                 v_max_terms[i, j] = T.abs(v[i, j])
             T.reduce_max(v_max_terms, v_max, dim=1)
             for i in T.Parallel(32):
-                scale[i] = T.max(v_max[i], T.float32(9.999999747378752e-05)) * 0.0022321429569274187
+                scale[i] = T.max(v_max[i], 9.999999747378752e-05) * 0.0022321429569274187
             for i, j in T.Parallel(32, 128):  # act_quant:9
                 if m + i < M:
-                    y[m + i, n + j] = T.cast(T.min(T.max(v[i, j] / scale[i], T.float32(-448.0)), T.float32(448.0)), "float8_e4m3fn")
+                    y[m + i, n + j] = T.cast(T.min(T.max(v[i, j] / scale[i], -448.0), 448.0), "float8_e4m3fn")
             for i in T.Parallel(32):  # act_quant:10
                 if m + i < M:
                     s[m + i, g] = scale[i]

@@ -37,7 +37,7 @@ def entry():
             for n_block in T.serial(T.ceildiv(N, 1024)):  # rmsnorm:4
                 n = n_block * 1024
                 for i, j in T.Parallel(4, 1024):  # rmsnorm:5
-                    x_tile[i, j] = T.if_then_else((m + i < M) & (n + j // 8 * 8 < N), x[m + i, n + j], T.bfloat16(0.0))
+                    x_tile[i, j] = T.if_then_else(m + i < M and n + j // 8 * 8 < N, x[m + i, n + j], T.bfloat16(0.0))
                 for i, j in T.Parallel(4, 1024):
                     v[i, j] = T.cast(x_tile[i, j], "float32")
                 for i, j in T.Parallel(4, 1024):  # rmsnorm:6
@@ -50,11 +50,11 @@ def entry():
             for n2_block in T.serial(T.ceildiv(N, 1024)):  # rmsnorm:8
                 n2 = n2_block * 1024
                 for i, j in T.Parallel(4, 1024):  # rmsnorm:9
-                    x_tile_2[i, j] = T.if_then_else((m + i < M) & (n2 + j // 8 * 8 < N), x[m + i, n2 + j], T.bfloat16(0.0))
+                    x_tile_2[i, j] = T.if_then_else(m + i < M and n2 + j // 8 * 8 < N, x[m + i, n2 + j], T.bfloat16(0.0))
                 for i in T.Parallel(1024):
                     w_tile[i] = T.if_then_else(n2 + i // 8 * 8 < N, w[n2 + i], T.bfloat16(0.0))
                 for i, j in T.Parallel(4, 1024):
-                    if (m + i < M) & (n2 + j // 8 * 8 < N):
+                    if m + i < M and n2 + j // 8 * 8 < N:
                         y[m + i, n2 + j] = T.cast(T.cast(x_tile_2[i, j], "float32") * scale[i] * T.cast(w_tile[j], "float32"), "bfloat16")
 
     return rmsnorm

@@ -36,7 +36,7 @@ def entry():
             for n_block in T.serial(T.ceildiv(N, 1024)):  # softmax:4
                 n = n_block * 1024
                 for i, j in T.Parallel(4, 1024):  # softmax:5
-                    x_tile[i, j] = T.if_then_else((m + i < M) & (n + j // 4 * 4 < N), x[m + i, n + j], T.float32(0.0))
+                    x_tile[i, j] = T.if_then_else(m + i < M and n + j // 4 * 4 < N, x[m + i, n + j], T.float32(0.0))
                 for i, j in T.Parallel(4, 1024):
                     x_max_terms[i, j] = T.if_then_else(n + j < N, x_tile[i, j], -T.infinity("float32"))
                 T.reduce_max(x_max_terms, x_max, dim=1)
@@ -52,9 +52,9 @@ def entry():
             for n2_block in T.serial(T.ceildiv(N, 1024)):  # softmax:8
                 n2 = n2_block * 1024
                 for i, j in T.Parallel(4, 1024):  # softmax:9
-                    x_tile_2[i, j] = T.if_then_else((m + i < M) & (n2 + j // 4 * 4 < N), x[m + i, n2 + j], T.float32(0.0))
+                    x_tile_2[i, j] = T.if_then_else(m + i < M and n2 + j // 4 * 4 < N, x[m + i, n2 + j], T.float32(0.0))
                 for i, j in T.Parallel(4, 1024):
-                    if (m + i < M) & (n2 + j // 4 * 4 < N):
+                    if m + i < M and n2 + j // 4 * 4 < N:
                         y[m + i, n2 + j] = T.exp(x_tile_2[i, j] - top[i]) / total[i]
 
     return softmax
