@@ -5,27 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, F32, I32, I64, U8, U16, DType
+from nsalang.dtypes import DType
 from nsalang.lowering import emit
-from nsalang.lowering.emit import BITAND, SUM, Emitter, Generated, Names, Text, call, infix, number, prefix, subscript
+from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number
+from nsalang.lowering.tilelang_values import Values
 from nsalang.target import Target
 from nsalang.toolchain import Kind, Program
 
-INFIX: dict[ir.BinaryOp, str] = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
-    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
-}  # fmt: skip
-CALLS = {"min": "T.min", "max": "T.max", "tdiv": "T.truncdiv", "tmod": "T.truncmod"}
-FUNCTIONS: dict[ir.UnaryOp, str] = {
-    "abs": "T.abs", "exp": "T.exp", "exp2": "T.exp2", "log": "T.log", "log2": "T.log2", "sqrt": "T.sqrt", "rsqrt": "T.rsqrt",
-    "floor": "T.floor", "ceil": "T.ceil",
-}  # fmt: skip
-IEEE: dict[ir.BinaryOp, str] = {"add": "T.ieee_add", "sub": "T.ieee_sub", "mul": "T.ieee_mul", "div": "T.ieee_fdiv"}
 SCALARS: dict[Kind, str] = {"pointer": "T.handle", "i32": "T.int32", "i64": "T.int64", "f32": "T.float32", "bool": "T.bool"}
 RESERVED = frozenset(
     "T abs min max exp exp2 log log2 sqrt rsqrt floor ceil tanh pow round half float double int char short long signed unsigned void auto const "
@@ -44,7 +35,15 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     ranks = [len(emit.machine_axes(kernel, n.axes)) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
     lanes = tuple(names.pick("ijkluvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
     printer = Printer(
-        kernel, target, names, known, Emitter(kernel), Emitter(kernel), lanes, emit.assigned_twice(kernel), emit.barriers(kernel)
+        kernel,
+        target,
+        names,
+        Values(kernel, known),
+        Emitter(kernel),
+        Emitter(kernel),
+        lanes,
+        emit.assigned_twice(kernel),
+        emit.barriers(kernel),
     )
     printer.emitter.depth = printer.places.depth = 3
     printer.grid()
@@ -56,7 +55,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     for tensor in kernel.tensors:
         tensors.line(f"{known['tensor', tensor.name, 0]} = {printer.tensor(tensor, pointers[tensor.name])}")
     count = printer.programs()
-    passed = [(b, a) for b, a in arguments if b.kind == "tensor" or a.name in printer.used]
+    passed = [(b, a) for b, a in arguments if b.kind == "tensor" or a.name in printer.values.used]
     for _, a in passed:
         if a.kind in ("i32", "i64") and (divisor := max(a.divisor, 16 if a.aligned else 1)) > 1:
             tensors.line(f"T.assume({a.name} % {divisor} == 0)")
@@ -107,28 +106,18 @@ def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
 
 @dataclass(slots=True)
 class Printer:
-    """The state of printing one kernel.
-
-    ``known``: argument names; ``used``: those that the code names; ``places``: the buffers of a block, which stand before its code; ``buffers``:
-    variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0); ``lane``: the loop variable of
-    each axis in the T.Parallel loop being printed.
-    """
+    """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension."""
 
     kernel: ir.Kernel
     target: Target
     names: Names
-    known: dict[tuple[str, str, int], str]
+    values: Values
     emitter: Emitter
     places: Emitter
     lanes: tuple[str, ...]
     twice: frozenset[str]
     barriers: frozenset[int]
     pid: str = ""
-    used: set[str] = field(default_factory=set)
-    buffers: dict[str, str] = field(default_factory=dict)
-    scalars: dict[str, str] = field(default_factory=dict)
-    bases: dict[str, Text | None] = field(default_factory=dict)
-    lane: dict[str, str] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------------------------------------ the grid
 
@@ -161,7 +150,7 @@ class Printer:
                     self.emitter.line(f"{name} = {infix('*', mine, number(length)) if length > 1 else mine}", index.span)
                 if length > 1 and divided:
                     self.assume(name, length)
-                self.bases[index.name] = Text(name)
+                self.values.bases[index.name] = Text(name)
 
     @property
     def index_dtype(self) -> str:
@@ -174,8 +163,8 @@ class Printer:
     def count(self, index: ir.GridIndex) -> Text:
         length = self.kernel.schedule.length(index.name) if index.tiled else 1
         if length == 1 or isinstance(index.extent, ir.Const):
-            return self.expr(emit.programs(self.kernel, index))
-        return call("T.ceildiv", self.expr(index.extent), str(length))
+            return self.values.expr(emit.programs(self.kernel, index))
+        return call("T.ceildiv", self.values.expr(index.extent), str(length))
 
     def programs(self) -> Text:
         """The number of blocks."""
@@ -210,37 +199,21 @@ class Printer:
                 assert_never(s)
 
     def span_axis(self, s: ir.SpanAxis) -> None:
-        start = self.expr(s.start)
+        start = self.values.expr(s.start)
         if isinstance(s.start, ir.Const):
-            self.bases[s.axis] = None if s.start.value == 0 else start
+            self.values.bases[s.axis] = None if s.start.value == 0 else start
             return
         name = self.names.pick(ir.plain(s.axis))
-        self.bases[s.axis] = Text(name)
+        self.values.bases[s.axis] = Text(name)
         self.emitter.line(f"{name} = {start}", s.span)
-        if (divisor := self.divisor(s.start)) > 1 and len(self.kernel.grid) > 1:
+        if (divisor := self.values.divisor(s.start)) > 1 and len(self.kernel.grid) > 1:
             self.assume(name, divisor)
 
-    def divisor(self, x: ir.Expr) -> int:
-        """A number of which an integer is seen to be a multiple."""
-        match x:
-            case ir.Const(value=value):
-                return abs(int(value))
-            case ir.Dim(name=name):
-                return emit.dim_divisor(self.kernel, name)
-            case ir.Binary(op="mul", a=a, b=b):
-                return self.divisor(a) * self.divisor(b)
-            case ir.Binary(op="add" | "sub" | "min" | "max", a=a, b=b):
-                return math.gcd(self.divisor(a), self.divisor(b))
-            case ir.Cast(x=inner):
-                return self.divisor(inner)
-            case _:
-                return 1
-
     def loop(self, s: ir.For) -> None:
-        lo, hi = self.expr(s.lo), self.expr(s.hi)
+        lo, hi = self.values.expr(s.lo), self.values.expr(s.hi)
         from_zero = isinstance(s.lo, ir.Const) and s.lo.value == 0
         name = self.names.pick(ir.plain(s.index))
-        self.bases[s.index] = Text(name)
+        self.values.bases[s.index] = Text(name)
         if s.kind == "range":
             bounds = [hi] if from_zero else [lo, hi]
             with self.emitter.block(f"for {name} in {call('T.serial', *bounds)}:", s.span):
@@ -261,7 +234,7 @@ class Printer:
             self.statements(s.body)
 
     def branch(self, s: ir.If, word: str) -> None:
-        with self.emitter.block(f"{word} {self.expr(s.cond)}:", s.span):
+        with self.emitter.block(f"{word} {self.values.expr(s.cond)}:", s.span):
             self.statements(s.body)
         match s.orelse:
             case ():
@@ -281,11 +254,11 @@ class Printer:
             case ir.Full(value=ir.Const() as constant) if s.value.axes:
                 buffer = self.buffer(s.name, s.value)
                 zero = constant.value == 0 and math.copysign(1.0, constant.value) > 0
-                self.emitter.line(f"T.clear({buffer})" if zero else f"T.fill({buffer}, {self.typed(constant)})", s.span)
+                self.emitter.line(f"T.clear({buffer})" if zero else f"T.fill({buffer}, {self.values.typed(constant)})", s.span)
             case value if value.axes:
                 buffer = self.buffer(s.name, value)
                 with self.parallel(value.axes, s):
-                    self.emitter.line(f"{self.element(buffer, value.axes)} = {self.whole(value)}", s.span)
+                    self.emitter.line(f"{self.values.element(buffer, value.axes)} = {self.whole(value)}", s.span)
             case value:
                 self.scalar(s, self.whole(value), any(isinstance(n, ir.Binary) and n.op in ("tdiv", "tmod") for n in ir.walk(value)))
 
@@ -295,23 +268,23 @@ class Printer:
             case ir.Load():
                 return self.load(value)
             case ir.Const():
-                return self.typed(value)
+                return self.values.typed(value)
             case _:
-                return self.expr(value)
+                return self.values.expr(value)
 
     def scalar(self, s: ir.Assign, value: Text, divides: bool = False) -> None:
         """A variable of one value: an expression's name, or a register where it is assigned again or ``divides`` (see ``grid``)."""
-        if s.name not in self.scalars:
-            self.scalars[s.name] = self.names.pick(ir.plain(s.name))
+        if s.name not in self.values.scalars:
+            self.values.scalars[s.name] = self.names.pick(ir.plain(s.name))
             if s.name in self.twice or divides:
-                self.places.line(f'{self.scalars[s.name]} = T.alloc_var("{s.value.dtype.tilelang}")')
-        self.emitter.line(f"{self.scalars[s.name]} = {value}", s.span)
+                self.places.line(f'{self.values.scalars[s.name]} = T.alloc_var("{s.value.dtype.tilelang}")')
+        self.emitter.line(f"{self.values.scalars[s.name]} = {value}", s.span)
 
     def buffer(self, name: str, value: ir.Expr) -> str:
         """The fragment of a variable with axes; its first assignment makes the place."""
-        if name not in self.buffers:
-            self.buffers[name] = self.place(ir.plain(name), emit.machine_shape(self.kernel, value.axes), value.dtype)
-        return self.buffers[name]
+        if name not in self.values.buffers:
+            self.values.buffers[name] = self.place(ir.plain(name), emit.machine_shape(self.kernel, value.axes), value.dtype)
+        return self.values.buffers[name]
 
     def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment") -> str:
         picked = self.names.pick(name)
@@ -323,23 +296,19 @@ class Printer:
         """A loop over the lanes of ``axes``, one after the other in any order."""
         machine = emit.machine_axes(self.kernel, axes)
         lanes = self.lanes[: len(machine)]
-        before, self.lane = self.lane, dict(zip(machine, lanes, strict=True))
+        before, self.values.lane = self.values.lane, dict(zip(machine, lanes, strict=True))
         extents = ", ".join(map(str, emit.machine_shape(self.kernel, axes)))
         with self.emitter.block(f"for {', '.join(lanes)} in T.Parallel({extents}):", s.span):
             yield
-        self.lane = before
-
-    def element(self, buffer: str, axes: Sequence[str]) -> Text:
-        mine = emit.machine_axes(self.kernel, axes)
-        return subscript(Text(buffer), ", ".join(self.lane[a] for a in mine) or "0")
+        self.values.lane = before
 
     # -------------------------------------------------------------------------------------------------------------------- memory
 
     def load(self, x: ir.Load) -> Text:
-        element = self.access(x.tensor, x.indices)
+        element = self.values.access(x.tensor, x.indices)
         if x.mask is None:
             return element
-        return call("T.if_then_else", self.mask(x.mask), element, self.typed(x.fill or ir.Const(x.dtype, (), 0)))
+        return call("T.if_then_else", self.values.mask(x.mask), element, self.values.typed(x.fill or ir.Const(x.dtype, (), 0)))
 
     def store(self, s: ir.Store) -> None:
         if s.axes:
@@ -349,179 +318,36 @@ class Printer:
             self.masked_store(s)
 
     def masked_store(self, s: ir.Store) -> None:
-        line = f"{self.access(s.tensor, s.indices)} = {self.whole(s.value)}"
+        line = f"{self.values.access(s.tensor, s.indices)} = {self.whole(s.value)}"
         if s.mask is None:
             self.emitter.line(line, s.span)
             return
-        with self.emitter.block(f"if {self.mask(s.mask)}:", s.span):
+        with self.emitter.block(f"if {self.values.mask(s.mask)}:", s.span):
             self.emitter.line(line, s.span)
-
-    def mask(self, x: ir.Expr) -> Text:
-        """A mask. Where lanes end at a dimension that divides by a power of two, whole groups of so many lanes are in or out, and the first lane
-        of a group decides: that shows TileLang that an access to the group can be a vector."""
-        match x:
-            case ir.Binary(op="and") if x.dtype is BOOL:
-                return self.both(self.mask(x.a), self.mask(x.b), x)
-            case ir.Binary(op="lt", a=ir.Index(axes=(axis,)), b=ir.Dim(name=dim)) if (group := self.group(axis, dim)) > 1:
-                base, lane = self.bases[axis], Text(self.lane[axis])
-                first = infix("*", infix("//", lane, Text(str(group))), Text(str(group)))
-                return infix("<", first if base is None else infix("+", base, first), self.expr(x.b))
-        return self.expr(x)
-
-    def group(self, axis: str, dim: str) -> int:
-        """How many lanes of an axis, from a multiple of that number on, are all below a dimension or none; 1 where nothing is known."""
-        info = ir.axes_of(self.kernel)[axis]
-        starts_at_zero = isinstance(info.start, ir.Const) and info.start.value == 0
-        divisor = emit.dim_divisor(self.kernel, dim)
-        return math.gcd(divisor, self.kernel.schedule.length(axis), 16) if starts_at_zero and info.kind != "span" else 1
-
-    def access(self, tensor: str, indices: Sequence[ir.Expr]) -> Text:
-        at = [self.index(i) if isinstance(i, ir.Index) else self.expr(i) for i in indices]
-        return subscript(Text(self.argument("tensor", tensor)), ", ".join(map(str, at)) or "0")
 
     def tensor(self, t: ir.Tensor, pointer: str) -> Text:
         """The buffer behind a pointer: its extents and strides, in elements."""
         stored = t.storage or t.dtype
         last = len(t.shape) - 1
-        strides = [self.argument("stride", t.name, axis) if ("stride", t.name, axis) in self.known else "1" for axis in range(len(t.shape))]
+        strides = [
+            self.values.argument("stride", t.name, axis) if ("stride", t.name, axis) in self.values.known else "1"
+            for axis in range(len(t.shape))
+        ]
         assert all(s != "1" or axis == last for axis, s in enumerate(strides))
-        extents = [str(self.expr(e)) for e in t.shape]
+        extents = [str(self.values.expr(e)) for e in t.shape]
         return call("T.make_tensor", pointer, _tuple(extents or [1]), f'"{stored.tilelang}"', _tuple(strides or [1]))
 
-    def argument(self, kind: str, name: str, axis: int = 0) -> str:
-        found = self.known[kind, name, axis]
-        self.used.add(found)
-        return found
-
     # --------------------------------------------------------------------------------------------------------------- expressions
-
-    def index(self, x: ir.Index) -> Text:
-        """An index variable: where its block begins, and the lane."""
-        base = self.bases[x.name]
-        if not x.axes:
-            assert base is not None
-            return base
-        lane = Text(self.lane[x.name])
-        return lane if base is None else infix("+", base, lane)
-
-    def expr(self, x: ir.Expr) -> Text:
-        match x:
-            case ir.Const():
-                return self.number(x)
-            case ir.Dim():
-                return Text(self.argument("dim", x.name))
-            case ir.Scalar():
-                text = Text(self.argument("scalar", x.name))
-                passed = emit.PASSED_AS[next(p.dtype.name for p in self.kernel.scalars if p.name == x.name)]
-                return text if passed == x.dtype.name else self.cast(text, x.dtype)
-            case ir.Index():
-                text = self.index(x)
-                narrow = x.axes and (self.bases[x.name] is None or text.level == SUM and str(self.bases[x.name]).isdigit())
-                return self.cast(text, I64) if x.dtype is I64 and narrow else text
-            case ir.Var():
-                if x.name in self.scalars:
-                    return Text(self.scalars[x.name])
-                return self.element(self.buffers[x.name], x.axes)
-            case ir.Unary():
-                return self.unary(x)
-            case ir.Binary():
-                return self.binary(x)
-            case ir.Fma():
-                return call("T.ieee_fmaf", *(self.operand(v) for v in (x.a, x.b, x.c)))
-            case ir.Where():
-                return call("T.if_then_else", self.expr(x.cond), self.operand(x.a), self.operand(x.b))
-            case ir.Cast():
-                assert x.mode != "convert", "a conversion that legalize left"
-                return self.cast(self.operand(x.x), x.dtype)
-            case ir.Bitcast():
-                return call("T.reinterpret", self.operand(x.x), f'"{x.dtype.tilelang}"')
-            case ir.Full():
-                return self.operand(x.value)
-            case ir.Load() | ir.Reduce() | ir.Scan():
-                raise AssertionError(f"flatten left a {type(x).__name__} inside an expression")
-            case _:
-                assert_never(x)
-
-    def operand(self, x: ir.Expr) -> Text:
-        """An argument of a function of TileLang's: a number needs its type there."""
-        return self.typed(x) if isinstance(x, ir.Const) else self.expr(x)
-
-    def number(self, x: ir.Const) -> Text:
-        """A constant beside something that has its type."""
-        return number(x.value) if x.dtype in (I32, I64) or (x.dtype is F32 and math.isfinite(x.value)) else self.typed(x)
-
-    def typed(self, x: ir.Const) -> Text:
-        """A constant that has its dtype wherever it stands."""
-        if x.dtype.is_float and math.isinf(x.value):
-            infinity = prefix("-", call("T.infinity", '"float32"')) if x.value < 0 else call("T.infinity", '"float32"')
-            return infinity if x.dtype is F32 else self.cast(infinity, x.dtype)
-        return call(f"T.{x.dtype.tilelang}", number(float(x.value) if x.dtype.is_float else x.value))
-
-    def cast(self, x: Text, dtype: DType) -> Text:
-        return call("T.cast", x, f'"{dtype.tilelang}"')
-
-    def unary(self, x: ir.Unary) -> Text:
-        match x.op:
-            case "neg":
-                return prefix("-", self.expr(x.x))
-            case "not" | "invert":
-                # T.Not turns the comparison below it around, which is wrong for NaN.
-                return prefix("~", self.expr(x.x))
-            case "abs" | "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "floor" | "ceil":
-                return call(FUNCTIONS[x.op], self.operand(x.x))
-            case "sigmoid" | "tanh" | "pow2_ceil" | "ceil_log2" | "trunc" | "round":
-                raise AssertionError(f"legalize left '{x.op}'")
-            case _:
-                assert_never(x.op)
-
-    def binary(self, x: ir.Binary) -> Text:
-        match x.op:
-            case "min" | "max" | "tdiv" | "tmod":
-                plain = self.operand if isinstance(x.a, ir.Const) and isinstance(x.b, ir.Const) else self.expr
-                return call(CALLS[x.op], plain(x.a), plain(x.b))
-            case "floordiv" | "mod":
-                # Only extents of tensors: dimensions, which are not negative.
-                assert not x.axes, f"legalize left '{x.op}'"
-                return infix("//" if x.op == "floordiv" else "%", self.expr(x.a), self.expr(x.b))
-            case "eq" | "ne" if x.a == x.b and x.a.dtype.is_float:
-                is_nan = call("T.isnan", self.expr(x.a))
-                return is_nan if x.op == "ne" else prefix("~", is_nan)
-            case "add" | "sub" | "mul" | "div" if x.dtype.is_float and _simplified_wrongly(x):
-                return call(IEEE[x.op], self.operand(x.a), self.operand(x.b))
-            case "and" | "or" if x.dtype is BOOL:
-                return self.both(self.expr(x.a), self.expr(x.b), x)
-            case "shl" | "shr":
-                amount = self.operand(x.b) if isinstance(x.b, ir.Const) else self.expr(x.b)
-                if x.b.dtype is not x.dtype:
-                    amount = self.typed(ir.Const(x.dtype, (), x.b.value)) if isinstance(x.b, ir.Const) else self.cast(amount, x.dtype)
-                return self.wrapped(infix(INFIX[x.op], self.operand(x.a), amount), x)
-            case _:
-                return self.wrapped(infix(INFIX[x.op], self.expr(x.a), self.expr(x.b)), x)
-
-    def both(self, a: Text, b: Text, x: ir.Binary) -> Text:
-        """``a and b`` or ``a or b``, as ``x`` says. TileLang's prover spends seconds on each ``&`` and ``|`` of bools; but ``or`` its simplifier
-        folds, as if one of ``a < b`` and ``b <= a`` held for NaN."""
-        if _of_floats(x):
-            return infix(INFIX[x.op], a, b)
-        level = emit.AND if x.op == "and" else emit.OR
-        return Text(f"{a.within(level)} {x.op} {b.within(level + 1)}", level)
-
-    def wrapped(self, text: Text, x: ir.Binary) -> Text:
-        """C computes with u8 and u16 in int, in which nothing wraps."""
-        if x.dtype not in (U8, U16) or x.op not in ("add", "sub", "mul", "shl"):
-            return text
-        inside = infix("&", Text(f"({self.cast(text, I32)})", BITAND), number(int(x.dtype.max)))
-        return self.cast(inside, x.dtype)
 
     # ---------------------------------------------------------------------------------------------------------------- reductions
 
     def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
         """A buffer that holds ``x``: the variable's own, or a new one."""
-        if isinstance(x, ir.Var) and x.name in self.buffers:
-            return self.buffers[x.name]
+        if isinstance(x, ir.Var) and x.name in self.values.buffers:
+            return self.values.buffers[x.name]
         buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
         with self.parallel(x.axes, s):
-            self.emitter.line(f"{self.element(buffer, x.axes)} = {self.operand(x)}", s.span)
+            self.emitter.line(f"{self.values.element(buffer, x.axes)} = {self.values.operand(x)}", s.span)
         return buffer
 
     def reduce(self, s: ir.Assign, x: ir.Reduce) -> None:
@@ -548,7 +374,7 @@ class Printer:
         if not axes and s.name in self.twice:
             self.scalar(s, Text(f"{source}[0]"))
         elif not axes:
-            self.buffers[s.name] = source
+            self.values.buffers[s.name] = source
 
     def scan(self, s: ir.Assign, x: ir.Scan) -> None:
         """Through shared memory, as rows of a matrix: there TileLang scans."""
@@ -564,15 +390,15 @@ class Printer:
             row = Text("0")
             for k, a in enumerate(others):
                 row = (
-                    Text(self.lane[a])
+                    Text(self.values.lane[a])
                     if k == 0
-                    else infix("+", infix("*", row, number(self.kernel.schedule.length(a))), Text(self.lane[a]))
+                    else infix("+", infix("*", row, number(self.kernel.schedule.length(a))), Text(self.values.lane[a]))
                 )
-            lane = self.lane[x.over] + shift
+            lane = self.values.lane[x.over] + shift
             return f"{row}, {lane}" if others else lane
 
         with self.parallel(axes, s):
-            self.emitter.line(f"{sums}[{at()}] = {self.operand(x.x)}", s.span)
+            self.emitter.line(f"{sums}[{at()}] = {self.values.operand(x.x)}", s.span)
         self.emitter.line(f"T.cumsum({sums}, dim={len(shape) - 1}{', reverse=True' if x.reverse else ''})", s.span)
         with self.parallel(axes, s):
             value = Text(f"{sums}[{at()}]")
@@ -580,33 +406,13 @@ class Printer:
                 value = Text(f"{sums}[{at(' + 1' if x.reverse else ' - 1')}]")
             if x.dtype.is_float:
                 # Sums start from +0.0, so a sum of nothing but -0.0 is +0.0, too.
-                value = call("T.ieee_add", value, self.typed(ir.Const(x.dtype, (), 0.0)))
+                value = call("T.ieee_add", value, self.values.typed(ir.Const(x.dtype, (), 0.0)))
             if x.exclusive:
-                lane = self.lane[x.over]
+                lane = self.values.lane[x.over]
                 inside = f"{lane} < {length - 1}" if x.reverse else f"{lane} > 0"
-                value = call("T.if_then_else", inside, value, self.typed(ir.Const(x.dtype, (), 0)))
-            self.emitter.line(f"{self.element(out, axes)} = {value}", s.span)
+                value = call("T.if_then_else", inside, value, self.values.typed(ir.Const(x.dtype, (), 0)))
+            self.emitter.line(f"{self.values.element(out, axes)} = {value}", s.span)
 
 
 def _tuple(items: Sequence[int | str]) -> str:
     return f"({', '.join(map(str, items))}{',' if len(items) == 1 else ''})"
-
-
-def _of_floats(x: ir.Expr) -> bool:
-    """Whether a condition compares floats, or may be the name of one that does."""
-    return any(
-        (isinstance(n, ir.Binary) and n.op in ir.COMPARISONS and n.a.dtype.is_float) or (isinstance(n, ir.Var) and n.dtype is BOOL)
-        for n in ir.walk(x)
-    )
-
-
-def _simplified_wrongly(x: ir.Binary) -> bool:
-    """Whether TileLang's simplifier takes floats for real numbers here: it cancels ``(a + b) - a``, and folds ``x + 0``, ``x * 0``, ``0 / x``.
-
-    It sees through names of scalars.
-    """
-    zero = any(isinstance(v, ir.Const) and v.value == 0 for v in (x.a, x.b))
-    if x.op != "sub":
-        return zero
-    inside = (x.a.a, x.a.b) if isinstance(x.a, ir.Binary) and x.a.op == "add" else ()
-    return not x.axes or x.a == x.b or x.b in inside

@@ -202,6 +202,24 @@ assert torch.equal(y, x.bfloat16()) and "tilelang" not in sys.modules
     assert not done.returncode, done.stderr
 
 
+def test_a_home_that_cannot_be_written() -> None:
+    script = """
+import sys
+from tilelang_programs import elementwise
+from nsalang.toolchain.tilelang_compile import emit
+assert "nsa_to_bf16" in emit(elementwise([("y", "bf16", "T.cast(<x>, 'bfloat16')")], ("x", "f32")), "c")
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path, "HOME": "/proc/none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr
+
+
 def test_two_processes_compile_at_once() -> None:
     script = """
 import hashlib
@@ -247,13 +265,13 @@ def test_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("g++ (TileLang for the CPU)", "missing") in doctor()
 
 
-def test_kinds_and_targets_without_a_device() -> None:
+def test_kinds_and_targets_without_a_device(capfd: pytest.CaptureFixture[str]) -> None:
     made = elementwise([("y", "f32", "<x>")], ("x", "f32"))
     with pytest.raises(NsaError) as error:
         emit(made, "cubin")
     assert code_of(error) == "NSA0603"
     files = compile_program(dataclasses.replace(made, target="hip:gfx950"))
-    assert set(files) == {"kernel.hip", "kernel.json"}
+    assert set(files) == {"kernel.hip", "kernel.json"} and not capfd.readouterr().err
     with pytest.raises(NsaError) as error:
         load_program(dataclasses.replace(made, target="hip:gfx950"), files)
     assert code_of(error) == "NSA0604"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import linecache
@@ -16,6 +17,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -68,6 +70,24 @@ def _missing() -> NsaError:
     return NsaError.at("NSA0604", "the backend 'tilelang' needs the package tilelang", help="pip install tilelang, or use backend='triton'")
 
 
+def _tilelang() -> Any:
+    """The package. Importing it makes its cache's folders, which are not used and need not be writable: they are made elsewhere."""
+    with _lock:
+        if "tilelang" in sys.modules:
+            return sys.modules["tilelang"]
+        wanted = os.environ.get("TILELANG_CACHE_DIR")
+        with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
+            os.environ["TILELANG_CACHE_DIR"] = folder
+            try:
+                return importlib.import_module("tilelang")
+            except ImportError as error:
+                raise _missing() from error
+            finally:
+                del os.environ["TILELANG_CACHE_DIR"]
+                if wanted is not None:
+                    os.environ["TILELANG_CACHE_DIR"] = wanted
+
+
 def _device_target(target: Target) -> Any:
     from tilelang import tvm
 
@@ -103,6 +123,20 @@ def _quiet() -> Iterator[None]:
             child.disabled = state
 
 
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """What native code writes to standard error is dropped: TileLang warns there that this machine has no ROCm, which nobody needs."""
+    before = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
 def _function(program: Program, target: Target) -> Any:
     """Execute the module and call its entry: a PrimFunc. The text is where inspect finds it only for as long as that takes."""
     digest = hashlib.sha256(program.source.encode()).hexdigest()[:12]
@@ -124,13 +158,8 @@ def _function(program: Program, target: Target) -> Any:
 
 def lower(program: Program) -> Lowered:
     """The device function that TileLang makes of a program. Raises NSA0602 where TileLang refuses it, NSA0604 where TileLang is missing."""
-    try:
-        import tilelang
-        from tilelang import tvm
-    except ImportError as error:
-        raise _missing() from error
+    tilelang = _tilelang()
     target = parse_target(program.target)
-    device = _device_target(target)
     options: dict[str, Any] = {
         # Every access that needs a guard has one in the text.
         "tl.disable_safe_memory_legalize": True,
@@ -143,10 +172,11 @@ def lower(program: Program) -> Lowered:
         # Its HIP printer fails on a vector of more than 4 indices.
         "tirx.disable_vectorize": target.kind != "cuda" or not any(a.aligned for a in program.arguments if a.kind == "pointer"),
     }
-    with _lock, _quiet():
+    with _lock, _quiet(), _without_stderr() if target.kind == "hip" else contextlib.nullcontext():
         tilelang.disable_cache()
+        device = _device_target(target)
         try:
-            with tvm.transform.PassContext(opt_level=3, config=options), device:
+            with tilelang.tvm.transform.PassContext(opt_level=3, config=options), device:
                 return _lower(_function(program, target), device, target.kind == "cpu")
         except NsaError:
             raise

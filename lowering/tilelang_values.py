@@ -1,0 +1,228 @@
+"""Expressions of the IR as text of TileLang, within a T.Parallel loop or outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from typing_extensions import assert_never
+
+from nsalang import ir
+from nsalang.dtypes import BOOL, F32, I32, I64, U8, U16, DType
+from nsalang.lowering import emit
+from nsalang.lowering.emit import BITAND, SUM, Text, call, infix, number, prefix, subscript
+
+INFIX: dict[ir.BinaryOp, str] = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
+}  # fmt: skip
+CALLS = {"min": "T.min", "max": "T.max", "tdiv": "T.truncdiv", "tmod": "T.truncmod"}
+FUNCTIONS: dict[ir.UnaryOp, str] = {
+    "abs": "T.abs", "exp": "T.exp", "exp2": "T.exp2", "log": "T.log", "log2": "T.log2", "sqrt": "T.sqrt", "rsqrt": "T.rsqrt",
+    "floor": "T.floor", "ceil": "T.ceil",
+}  # fmt: skip
+IEEE: dict[ir.BinaryOp, str] = {"add": "T.ieee_add", "sub": "T.ieee_sub", "mul": "T.ieee_mul", "div": "T.ieee_fdiv"}
+
+
+@dataclass(slots=True)
+class Values:
+    """What the text of an expression depends on.
+
+    ``known``: argument names; ``used``: those that the code names; ``buffers``: variables that are buffers; ``scalars``: those that are not;
+    ``bases``: where an index begins (None: at 0); ``lane``: the loop variable of each axis in the T.Parallel loop being printed.
+    """
+
+    kernel: ir.Kernel
+    known: dict[tuple[str, str, int], str]
+    used: set[str] = field(default_factory=set)
+    buffers: dict[str, str] = field(default_factory=dict)
+    scalars: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, Text | None] = field(default_factory=dict)
+    lane: dict[str, str] = field(default_factory=dict)
+
+    def element(self, buffer: str, axes: Sequence[str]) -> Text:
+        mine = emit.machine_axes(self.kernel, axes)
+        return subscript(Text(buffer), ", ".join(self.lane[a] for a in mine) or "0")
+
+    def access(self, tensor: str, indices: Sequence[ir.Expr]) -> Text:
+        at = [self.index(i) if isinstance(i, ir.Index) else self.expr(i) for i in indices]
+        return subscript(Text(self.argument("tensor", tensor)), ", ".join(map(str, at)) or "0")
+
+    def argument(self, kind: str, name: str, axis: int = 0) -> str:
+        found = self.known[kind, name, axis]
+        self.used.add(found)
+        return found
+
+    def mask(self, x: ir.Expr) -> Text:
+        """A mask. Where lanes end at a dimension that divides by a power of two, whole groups of so many lanes are in or out, and the first lane
+        of a group decides: that shows TileLang that an access to the group can be a vector."""
+        match x:
+            case ir.Binary(op="and") if x.dtype is BOOL:
+                return self.both(self.mask(x.a), self.mask(x.b), x)
+            case ir.Binary(op="lt", a=ir.Index(axes=(axis,)), b=ir.Dim(name=dim)) if (group := self.group(axis, dim)) > 1:
+                base, lane = self.bases[axis], Text(self.lane[axis])
+                first = infix("*", infix("//", lane, Text(str(group))), Text(str(group)))
+                return infix("<", first if base is None else infix("+", base, first), self.expr(x.b))
+        return self.expr(x)
+
+    def group(self, axis: str, dim: str) -> int:
+        """How many lanes of an axis, from a multiple of that number on, are all below a dimension or none; 1 where nothing is known."""
+        info = ir.axes_of(self.kernel)[axis]
+        starts_at_zero = isinstance(info.start, ir.Const) and info.start.value == 0
+        divisor = emit.dim_divisor(self.kernel, dim)
+        return math.gcd(divisor, self.kernel.schedule.length(axis), 16) if starts_at_zero and info.kind != "span" else 1
+
+    def divisor(self, x: ir.Expr) -> int:
+        """A number of which an integer is seen to be a multiple."""
+        match x:
+            case ir.Const(value=value):
+                return abs(int(value))
+            case ir.Dim(name=name):
+                return emit.dim_divisor(self.kernel, name)
+            case ir.Binary(op="mul", a=a, b=b):
+                return self.divisor(a) * self.divisor(b)
+            case ir.Binary(op="add" | "sub" | "min" | "max", a=a, b=b):
+                return math.gcd(self.divisor(a), self.divisor(b))
+            case ir.Cast(x=inner):
+                return self.divisor(inner)
+            case _:
+                return 1
+
+    def index(self, x: ir.Index) -> Text:
+        """An index variable: where its block begins, and the lane."""
+        base = self.bases[x.name]
+        if not x.axes:
+            assert base is not None
+            return base
+        lane = Text(self.lane[x.name])
+        return lane if base is None else infix("+", base, lane)
+
+    def expr(self, x: ir.Expr) -> Text:
+        match x:
+            case ir.Const():
+                return self.number(x)
+            case ir.Dim():
+                return Text(self.argument("dim", x.name))
+            case ir.Scalar():
+                text = Text(self.argument("scalar", x.name))
+                passed = emit.PASSED_AS[next(p.dtype.name for p in self.kernel.scalars if p.name == x.name)]
+                return text if passed == x.dtype.name else self.cast(text, x.dtype)
+            case ir.Index():
+                text = self.index(x)
+                narrow = x.axes and (self.bases[x.name] is None or text.level == SUM and str(self.bases[x.name]).isdigit())
+                return self.cast(text, I64) if x.dtype is I64 and narrow else text
+            case ir.Var():
+                if x.name in self.scalars:
+                    return Text(self.scalars[x.name])
+                return self.element(self.buffers[x.name], x.axes)
+            case ir.Unary():
+                return self.unary(x)
+            case ir.Binary():
+                return self.binary(x)
+            case ir.Fma():
+                return call("T.ieee_fmaf", *(self.operand(v) for v in (x.a, x.b, x.c)))
+            case ir.Where():
+                return call("T.if_then_else", self.expr(x.cond), self.operand(x.a), self.operand(x.b))
+            case ir.Cast():
+                assert x.mode != "convert", "a conversion that legalize left"
+                return self.cast(self.operand(x.x), x.dtype)
+            case ir.Bitcast():
+                return call("T.reinterpret", self.operand(x.x), f'"{x.dtype.tilelang}"')
+            case ir.Full():
+                return self.operand(x.value)
+            case ir.Load() | ir.Reduce() | ir.Scan():
+                raise AssertionError(f"flatten left a {type(x).__name__} inside an expression")
+            case _:
+                assert_never(x)
+
+    def operand(self, x: ir.Expr) -> Text:
+        """An argument of a function of TileLang's: a number needs its type there."""
+        return self.typed(x) if isinstance(x, ir.Const) else self.expr(x)
+
+    def number(self, x: ir.Const) -> Text:
+        """A constant beside something that has its type."""
+        return number(x.value) if x.dtype in (I32, I64) or (x.dtype is F32 and math.isfinite(x.value)) else self.typed(x)
+
+    def typed(self, x: ir.Const) -> Text:
+        """A constant that has its dtype wherever it stands."""
+        if x.dtype.is_float and math.isinf(x.value):
+            infinity = prefix("-", call("T.infinity", '"float32"')) if x.value < 0 else call("T.infinity", '"float32"')
+            return infinity if x.dtype is F32 else self.cast(infinity, x.dtype)
+        return call(f"T.{x.dtype.tilelang}", number(float(x.value) if x.dtype.is_float else x.value))
+
+    def cast(self, x: Text, dtype: DType) -> Text:
+        return call("T.cast", x, f'"{dtype.tilelang}"')
+
+    def unary(self, x: ir.Unary) -> Text:
+        match x.op:
+            case "neg":
+                return prefix("-", self.expr(x.x))
+            case "not" | "invert":
+                # T.Not turns the comparison below it around, which is wrong for NaN.
+                return prefix("~", self.expr(x.x))
+            case "abs" | "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "floor" | "ceil":
+                return call(FUNCTIONS[x.op], self.operand(x.x))
+            case "sigmoid" | "tanh" | "pow2_ceil" | "ceil_log2" | "trunc" | "round":
+                raise AssertionError(f"legalize left '{x.op}'")
+            case _:
+                assert_never(x.op)
+
+    def binary(self, x: ir.Binary) -> Text:
+        match x.op:
+            case "min" | "max" | "tdiv" | "tmod":
+                plain = self.operand if isinstance(x.a, ir.Const) and isinstance(x.b, ir.Const) else self.expr
+                return call(CALLS[x.op], plain(x.a), plain(x.b))
+            case "floordiv" | "mod":
+                # Only extents of tensors: dimensions, which are not negative.
+                assert not x.axes, f"legalize left '{x.op}'"
+                return infix("//" if x.op == "floordiv" else "%", self.expr(x.a), self.expr(x.b))
+            case "eq" | "ne" if x.a == x.b and x.a.dtype.is_float:
+                is_nan = call("T.isnan", self.expr(x.a))
+                return is_nan if x.op == "ne" else prefix("~", is_nan)
+            case "add" | "sub" | "mul" | "div" if x.dtype.is_float and _simplified_wrongly(x):
+                return call(IEEE[x.op], self.operand(x.a), self.operand(x.b))
+            case "and" | "or" if x.dtype is BOOL:
+                return self.both(self.expr(x.a), self.expr(x.b), x)
+            case "shl" | "shr":
+                amount = self.operand(x.b) if isinstance(x.b, ir.Const) else self.expr(x.b)
+                if x.b.dtype is not x.dtype:
+                    amount = self.typed(ir.Const(x.dtype, (), x.b.value)) if isinstance(x.b, ir.Const) else self.cast(amount, x.dtype)
+                return self.wrapped(infix(INFIX[x.op], self.operand(x.a), amount), x)
+            case _:
+                return self.wrapped(infix(INFIX[x.op], self.expr(x.a), self.expr(x.b)), x)
+
+    def both(self, a: Text, b: Text, x: ir.Binary) -> Text:
+        """The conjunction or disjunction ``x``. TileLang's prover spends seconds on each ``&`` and ``|`` of bools. But its simplifier folds ``and``
+        and ``or`` as if one of ``a < b`` and ``b <= a`` held, which is wrong for NaN."""
+        if _of_floats(x):
+            return infix(INFIX[x.op], a, b)
+        level = emit.AND if x.op == "and" else emit.OR
+        return Text(f"{a.within(level)} {x.op} {b.within(level + 1)}", level)
+
+    def wrapped(self, text: Text, x: ir.Binary) -> Text:
+        """C computes with u8 and u16 in int, in which nothing wraps."""
+        if x.dtype not in (U8, U16) or x.op not in ("add", "sub", "mul", "shl"):
+            return text
+        inside = infix("&", Text(f"({self.cast(text, I32)})", BITAND), number(int(x.dtype.max)))
+        return self.cast(inside, x.dtype)
+
+
+def _of_floats(x: ir.Expr) -> bool:
+    """Whether a condition compares floats, or may be the name of one that does."""
+    return any(
+        (isinstance(n, ir.Binary) and n.op in ir.COMPARISONS and n.a.dtype.is_float) or (isinstance(n, ir.Var) and n.dtype is BOOL)
+        for n in ir.walk(x)
+    )
+
+
+def _simplified_wrongly(x: ir.Binary) -> bool:
+    """Whether TileLang's simplifier takes floats for real numbers here: it cancels ``(a + b) - a``, and folds ``x + 0``, ``x * 0``, ``0 / x``.
+
+    It sees through names of scalars.
+    """
+    zero = any(isinstance(v, ir.Const) and v.value == 0 for v in (x.a, x.b))
+    if x.op != "sub":
+        return zero
+    inside = (x.a.a, x.a.b) if isinstance(x.a, ir.Binary) and x.a.op == "add" else ()
+    return not x.axes or x.a == x.b or x.b in inside
