@@ -178,7 +178,8 @@ def _float_unary(op: UnaryOp, x: Tensor) -> Tensor:
         case "exp" | "exp2" | "log" | "log2" | "sigmoid" | "tanh" | "rsqrt":
             return exact(op, x.double()).float()
         case "sqrt":
-            return x.sqrt()
+            # torch's f32 root is not IEEE on every CPU; that of f64, rounded, is: no root of an f32 lies close enough to a tie.
+            return x.double().sqrt().to(x.dtype)
         case "floor":
             return x.floor()
         case "ceil":

@@ -299,3 +299,11 @@ def test_bounds_hold_for_f32_and_bind(name: str) -> None:
     y = numerics.exact(name, middle.double())
     wrong = (y + 8 * BOUNDS[name].error(middle.double(), y)).float()
     assert not bool(agrees(name, middle, wrong).any())
+
+
+def test_the_square_root_is_ieee() -> None:
+    import numpy as np
+
+    x = torch.cat([torch.rand(100_000) * 100, torch.rand(1000) * 2.0**-130, torch.tensor([0.0, -0.0, float("inf")])])
+    got, _ = numerics.unary("sqrt", x, F32, F32)
+    assert torch.equal(got.view(torch.int32), torch.from_numpy(np.sqrt(x.numpy())).view(torch.int32))
