@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -138,8 +137,3 @@ def negate(a: Exact) -> Exact:
     """``-a``."""
     assert not a.is_bool
     return Exact(-a.value, a.is_float)
-
-
-def f32_bits(value: float) -> int:
-    """The bits of an f32."""
-    return int(struct.unpack("<I", struct.pack("<f", value))[0])

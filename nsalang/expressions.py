@@ -342,19 +342,3 @@ def narrow_integer(v: ir.Expr) -> DType:
     if isinstance(v, ir.Cast) and v.dtype is I64 and v.x.dtype.kind == "signed":
         return v.x.dtype
     return v.dtype
-
-
-__all__ = [
-    "boolean",
-    "convert",
-    "describe",
-    "integer",
-    "load",
-    "narrow_integer",
-    "operand",
-    "place",
-    "select",
-    "unify",
-    "value",
-    "wrapped",
-]

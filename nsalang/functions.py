@@ -425,5 +425,3 @@ FUNCTIONS: Mapping[str, Handler] = {
     "cdiv": _cdiv, "cumsum": _cumsum, "rank": _rank, "zeros": _filled, "full": _filled, "dot": _dot, "searchsorted": _searchsorted,
     "take": _take, "rename": _rename, "histogram": _histogram, "pack": _pack,
 }  # fmt: skip
-
-__all__ = ["FUNCTIONS", "PLACES", "arguments", "axis_name", "call", "keyword", "split_bounds"]

@@ -66,7 +66,6 @@ class Scope:
     tainted: set[str] = field(default_factory=set)
     requires: list[ir.Require] = field(default_factory=list)
     partial: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
     poisoned: set[str] = field(default_factory=set)
 
     def lookup(self, name: str, span: Span) -> Operand:

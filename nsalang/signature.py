@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from nsalang import ir, syntax
-from nsalang.dtypes import ALL, DType
+from nsalang.dtypes import DType
 from nsalang.source import Diagnostic, NsaError, Span
 
 Setting: TypeAlias = "int | float | bool | DType"
@@ -176,8 +175,3 @@ def specialised_names(function: syntax.Function, dims: tuple[str, ...]) -> tuple
 
     visit(function.body)
     return tuple(d for d in dims if d in needed)
-
-
-def find_dtype(name: str, generics: Mapping[str, DType | None]) -> DType | None:
-    """A dtype by its name, or the value of a dtype parameter."""
-    return ALL.get(name) or generics.get(name)

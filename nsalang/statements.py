@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
 from nsalang import ir, syntax
 from nsalang.constants import Exact
 from nsalang.dtypes import ALL, BOOL, I64
-from nsalang.expressions import boolean, convert, describe, integer, operand, place, unify
+from nsalang.expressions import boolean, describe, integer, operand, place
 from nsalang.functions import FUNCTIONS, PLACES, arguments, keyword, split_bounds
 from nsalang.scope import Nothing, Operand, Poison, Poisoned, Scope, TensorRef, as_dtype, as_value
 from nsalang.source import Diagnostic, NsaError, Span
@@ -252,7 +251,6 @@ def length_of(scope: Scope, node: syntax.Expr) -> int:
         if folded is None:
             dims = sorted({n.name for n in ir.walk(made) if isinstance(n, ir.Dim)})
             if dims:
-                scope.missing.extend(dims)
                 raise NsaError.at("NSA0321", f"a span's length must be known when compiling, and dimension '{dims[0]}' has no value", node.span,
                                   help=f"give it: -D {dims[0]}=…, or .compile(…, {dims[0]}=…)")  # fmt: skip
             raise NsaError.at("NSA0312", "a span's length must be known when compiling", node.span, help="tile(…) runs over any length")
@@ -491,6 +489,3 @@ def declare_view(scope: Scope, target: syntax.Name, node: syntax.Call) -> None:
     shape = tuple(integer(scope, e, "an extent") for e in kind.indices)
     scope.later("'view'", 2, node.span)
     scope.names[target.id] = TensorRef(target.id, ALL[kind.value.id], shape, tuple(source_text(e.span) for e in kind.indices), base.role)
-
-
-__all__ = ["assigned_names", "block", "convert", "dataclasses", "declare_view", "fold", "length_of", "source_text", "unify"]

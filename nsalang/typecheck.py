@@ -9,7 +9,7 @@ from typing import Literal
 
 from nsalang import ir, syntax
 from nsalang.constants import Exact, exact
-from nsalang.dtypes import ALL, BOOL, E4M3, I64, DType
+from nsalang.dtypes import ALL, E4M3, I64, DType
 from nsalang.expressions import integer, operand
 from nsalang.functions import FUNCTIONS, PLACES
 from nsalang.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
@@ -19,13 +19,12 @@ from nsalang.signature import (
     Signature,
     annotation_of,
     dimension_names,
-    find_dtype,
     functions,
     is_kernel,
     specialised_names,
 )  # fmt: skip
 from nsalang.source import Diagnostic, NsaError, Source, Span
-from nsalang.statements import assigned_names, block, declare_view, source_text
+from nsalang.statements import block, declare_view, source_text
 from nsalang.target import Target
 
 DEFAULT = Target("cuda", "sm_90")
@@ -394,17 +393,3 @@ def check_text(source: Source) -> None:
     from nsalang.parser import parse
 
     check_file(parse(source))
-
-
-__all__ = [
-    "BOOL",
-    "DEFAULT",
-    "Settings",
-    "assigned_names",
-    "check_file",
-    "check_text",
-    "find_dtype",
-    "kernel_names",
-    "signature",
-    "specialise",
-]

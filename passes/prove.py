@@ -4,7 +4,7 @@ Range on every axis of every access, divisors and shifts, integers that must fit
 statement, no read of what another instance writes, every element of an ``Out`` written, and hypotheses that can hold at all. Constants first,
 then intervals, then one query.
 
-Leaves the kernel as it is; ``settle`` gives the verdicts.
+Not a pass yet: ``settle`` gives the verdicts, and changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 
 from nsalang import ir, smt
 from nsalang.dtypes import BOOL, I64, DType
+from nsalang.intervals import conjuncts
 from nsalang.obligations import Access, Obligation, Ranges, Walk, described, start, substitute
 
 Verdict = Literal["PROVED", "REFUTED", "UNKNOWN"]
@@ -64,11 +65,6 @@ def decide(obligation: Obligation, dtypes: Mapping[str, DType]) -> Result:
             model = small.model
             break
     return Result(obligation, "REFUTED", "Z3", units, model)
-
-
-def conjuncts(node: ir.Expr) -> list[ir.Expr]:
-    """The parts of a conjunction."""
-    return [*conjuncts(node.a), *conjuncts(node.b)] if isinstance(node, ir.Binary) and node.op == "and" and node.dtype is BOOL else [node]
 
 
 def hypotheses(walk: Walk) -> Obligation:
@@ -250,8 +246,3 @@ def _unravel(node: ir.Expr, target: ir.Expr, span: ir.Expr, witness: dict[str, i
                 if not _open(rest, witness, ranges) and _open(one, witness, ranges):
                     return _unravel(one, ir.binary("sub", target, substitute(rest, witness)), span, witness, ranges)
     return False
-
-
-def run(kernel: ir.Kernel, target: object) -> ir.Kernel:
-    """Check every obligation. Leaves the kernel as it is."""
-    return kernel
