@@ -39,6 +39,19 @@ class Value(Node):
     axes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What is known of an access: the verdict about its indices, and what its mask is made of, none of it where there is no mask.
+
+    ``verdict``: PROVED by ``prove`` for every lane that exists; HOISTED where a launch check (``Kernel.hoists``) saves a mask in this variant;
+    GUARDED where the compiler added one; UNKNOWN where the prover could not tell and the user allowed it: then the mask holds the bounds.
+    ``mask``: ``author`` (a ``where`` or ``if``), ``tail`` (lanes that a tile pads), ``bounds`` (the tensor's extents).
+    """
+
+    verdict: Literal["PROVED", "HOISTED", "GUARDED", "UNKNOWN"]
+    mask: tuple[Literal["author", "tail", "bounds"], ...] = ()
+
+
 # ------------------------------------------------------------------------------------------------------------------ expressions
 
 
@@ -170,6 +183,27 @@ class Load(Value):
     guard: Expr | None = None
     mask: Expr | None = None
     fill: Const | None = None
+    proof: Proof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Value):
+    """How many elements of the sorted ``tensor`` (one axis) are at most ``x``: torch's searchsorted with ``right=True``. i64, between 0 and the
+    extent. ``guard`` as for Load. Only before the pass ``expand``."""
+
+    tensor: str
+    x: Expr
+    guard: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Border(Value):
+    """Where part ``g`` begins when ``n`` things are cut into ``parts`` even parts, the first ``n % parts`` of which have one more:
+    ``g * (n // parts) + min(g, n % parts)``. i64. Only before the pass ``expand``."""
+
+    n: Expr
+    parts: Expr
+    g: Expr
 
 
 ReduceOp: TypeAlias = Literal["sum", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
@@ -201,7 +235,9 @@ class Full(Value):
     value: Expr
 
 
-Expr: TypeAlias = Const | Dim | Scalar | Index | Var | Unary | Binary | Fma | Where | Cast | Bitcast | Load | Reduce | Scan | Full
+Expr: TypeAlias = (
+    Const | Dim | Scalar | Index | Var | Unary | Binary | Fma | Where | Cast | Bitcast | Load | Search | Border | Reduce | Scan | Full
+)
 
 # ------------------------------------------------------------------------------------------------------------------- statements
 
@@ -216,7 +252,11 @@ class Assign(Node):
 
 @dataclass(frozen=True, slots=True)
 class Store(Node):
-    """``tensor[indices] = value``; ``axes`` are those of the indices, the value and the guard together. ``guard`` and ``mask`` as for Load."""
+    """``tensor[indices] = value``; ``axes`` are those of the indices, the value and the guard together. ``guard`` and ``mask`` as for Load.
+
+    mode ``set``: every element has one writer (proved). ``scatter``: lanes and instances may write one element, and one of them wins.
+    ``add``: an atomic addition, of which any number may meet in one element.
+    """
 
     tensor: str
     indices: tuple[Expr, ...]
@@ -224,6 +264,8 @@ class Store(Node):
     axes: tuple[str, ...]
     guard: Expr | None = None
     mask: Expr | None = None
+    mode: Literal["set", "scatter", "add"] = "set"
+    proof: Proof | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +318,21 @@ class Tensor(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class View(Node):
+    """A typed view of the tensor ``base``: element ``i`` begins ``offset + sum(i * strides)`` bytes after the first of ``base``, counted in the
+    row-major order of its elements wherever they lie. ``offset`` and ``strides`` are i64 over dimensions and scalars. ``storage`` as for Tensor."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Expr, ...]
+    base: str
+    offset: Expr
+    strides: tuple[Expr, ...]
+    role: Literal["in", "out", "inout"]
+    storage: DType | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ScalarParam(Node):
     name: str
     dtype: DType
@@ -300,10 +357,28 @@ class Require(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Promise(Node):
+    """What the author promises about the contents of tensors that are only read: trusted by the prover, checked under NSALANG_CHECK=1.
+
+    kind ``each``: ``condition`` holds of every element; in it an element of a tensor is ``Load(tensor, (Index each0, Index each1, …))``, and all
+    ``tensors`` have one shape. ``distinct``: no two elements of ``tensors[0]`` are equal. ``sorted``: the one axis of ``tensors[0]`` never
+    descends. ``condition`` is None for the last two. ``implied``: by a searchsorted, not written by the author.
+    """
+
+    kind: Literal["each", "distinct", "sorted"]
+    tensors: tuple[str, ...]
+    condition: Expr | None
+    text: str
+    implied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """The choices. ``lengths``: machine length of each axis (a power of two); ``order``: all axes, outermost dimension of a value first;
     ``vectors``: the tensors whose last index runs along an innermost axis, so that accesses can be vectors; ``wide``: offsets and indices
-    need 64 bits; ``aligned``: of the vectors, addresses, strides and last extents divide by 16 bytes, and last strides are 1."""
+    need 64 bits; ``aligned``: of the vectors, addresses, strides and last extents divide by 16 bytes, and last strides are 1; ``exact``: what
+    ``Kernel.hoists`` says holds; ``allow_unknown``: an access that the prover cannot settle is guarded; ``checked``: every access and promise
+    is checked at run time (NSALANG_CHECK=1)."""
 
     backend: Literal["triton", "tilelang"] | None = None
     lengths: tuple[tuple[str, int], ...] = ()
@@ -315,6 +390,9 @@ class Schedule:
     pinned: tuple[tuple[str, int], ...] = ()
     why: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
+    exact: bool = False
+    allow_unknown: bool = False
+    checked: bool = False
 
     def length(self, axis: str) -> int:
         """Machine length of an axis."""
@@ -326,6 +404,8 @@ class Kernel(Node):
     """One variant of a kernel: constants, dtypes, the presence of optional parameters and specialised dimensions are settled.
 
     ``dims``: dynamic dimensions in order of first appearance. ``constants``: what was settled, for headers and keys (name, text).
+    ``promises`` are no part of the tree that ``walk`` and ``rewrite`` see. ``hoists``: facts about speed that a
+    launch checks; the exact variant relies on them (set by the pass ``assume``).
     """
 
     name: str
@@ -338,9 +418,18 @@ class Kernel(Node):
     body: tuple[Stmt, ...]
     constants: tuple[tuple[str, str], ...] = ()
     schedule: Schedule = Schedule()
+    views: tuple[View, ...] = ()
+    promises: tuple[Promise, ...] = ()
+    hoists: tuple[Require, ...] = ()
 
-    def tensor(self, name: str) -> Tensor:
-        return next(t for t in self.tensors if t.name == name)
+    def tensor(self, name: str) -> Tensor | View:
+        """The tensor parameter or the view of that name."""
+        return next(t for t in (*self.tensors, *self.views) if t.name == name)
+
+    def memory(self, name: str) -> str:
+        """The tensor parameter in whose memory a tensor or a view lies."""
+        found = self.tensor(name)
+        return found.base if isinstance(found, View) else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +472,7 @@ def both(a: Expr | None, b: Expr | None) -> Expr | None:
 
 @cache
 def _fields(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in ("span", "dtype", "axes", "schedule"))
+    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in ("span", "dtype", "axes", "schedule", "promises"))
 
 
 N = TypeVar("N", bound=Node)

@@ -9,7 +9,7 @@ import pytest
 from nsalang import ir, smt
 from nsalang.dtypes import I32, I64
 from nsalang.parser import parse, read_source
-from nsalang.passes.prove import Result, settle
+from nsalang.prover import Result, settle
 from nsalang.typecheck import Settings, kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ Range on every axis of every access, divisors and shifts, integers that must fit
 statement, no read of what another instance writes, every element of an ``Out`` written, and hypotheses that can hold at all. Constants first,
 then intervals, then one query.
 
-Not a pass yet: ``settle`` gives the verdicts, and changes nothing.
+``settle`` gives the verdicts, and changes nothing; the pass ``prove`` acts on them.
 """
 
 from __future__ import annotations
