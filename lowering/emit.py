@@ -13,6 +13,7 @@ from typing import Literal
 from nsalang import ir
 from nsalang.dtypes import I64
 from nsalang.lowering.wrap import WIDTH, wrapped
+from nsalang.machine import machine_facts, proofs
 from nsalang.source import Span
 from nsalang.target import Target
 from nsalang.toolchain import Argument, Kind, Program
@@ -20,7 +21,7 @@ from nsalang.toolchain import Argument, Kind, Program
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where the launcher takes an argument from: a tensor, a dimension, the stride of ``axis`` of a tensor (in elements), a scalar parameter."""
+    """Where the launcher takes an argument from: a tensor or a view, a dimension, the stride of ``axis`` of one (in elements), a scalar."""
 
     kind: Literal["tensor", "dim", "stride", "scalar"]
     name: str
@@ -170,18 +171,20 @@ def index_type(kernel: ir.Kernel) -> Kind:
 
 
 def arguments(kernel: ir.Kernel, names: Names) -> list[tuple[Binding, Argument]]:
-    """Everything that a kernel can be given: tensors, dimensions, strides, scalars. A lowering passes those that its code names."""
+    """Everything that a kernel can be given: tensors, views, dimensions, strides, scalars. A lowering passes the tensors, and what its code
+    names of the rest."""
     index = index_type(kernel)
     aligned = kernel.schedule.vectors if kernel.schedule.aligned else ()
+    rows = (*aligned, *kernel.schedule.rows) if kernel.schedule.aligned else ()
     out: list[tuple[Binding, Argument]] = []
-    for tensor in kernel.tensors:
+    for tensor in kernel.arrays:
         stored = tensor.storage or tensor.dtype
         out.append((Binding("tensor", tensor.name), Argument(names.pick(tensor.name), "pointer", stored.name, tensor.name in aligned)))
     for dim in kernel.dims:
         divisor = dim_divisor(kernel, dim)
         out.append((Binding("dim", dim), Argument(names.pick(dim), index, aligned=divisor % 16 == 0, divisor=math.gcd(divisor, 16))))
-    for tensor in kernel.tensors:
-        for axis in range(len(tensor.shape) - (tensor.name in aligned)):
+    for tensor in kernel.arrays:
+        for axis in range(len(tensor.shape) - (tensor.name in rows)):
             name = names.pick(f"{tensor.name}_stride{axis}")
             divisor = stride_divisor(kernel, tensor)
             out.append((Binding("stride", tensor.name, axis), Argument(name, index, aligned=divisor % 16 == 0, divisor=divisor)))
@@ -200,10 +203,10 @@ PASSED_AS: dict[str, Kind] = {
 def dim_divisor(kernel: ir.Kernel, name: str) -> int:
     """What a dimension is a multiple of, by what the kernel requires and by the facts of the variant; else 1."""
     divisor = 1
-    for tensor in kernel.tensors:
+    for tensor in kernel.arrays:
         if tensor.shape and isinstance(tensor.shape[-1], ir.Dim) and tensor.shape[-1].name == name:
             divisor = math.lcm(divisor, stride_divisor(kernel, tensor))
-    for require in kernel.requires:
+    for require in (*kernel.requires, *(kernel.hoists if kernel.schedule.exact else ())):
         match require.condition:
             case ir.Binary(op="eq", a=ir.Binary(op="mod" | "tmod", a=ir.Dim(name=found), b=ir.Const(value=value)), b=ir.Const(value=0)) if (
                 found == name
@@ -214,7 +217,7 @@ def dim_divisor(kernel: ir.Kernel, name: str) -> int:
     return divisor
 
 
-def stride_divisor(kernel: ir.Kernel, tensor: ir.Tensor) -> int:
+def stride_divisor(kernel: ir.Kernel, tensor: ir.Tensor | ir.View) -> int:
     """What every stride that is an argument is a multiple of, in elements."""
     aligned = kernel.schedule.aligned and tensor.name in kernel.schedule.vectors
     return max(16 // (tensor.storage or tensor.dtype).bytes, 1) if aligned else 1
@@ -279,30 +282,31 @@ def assigned_twice(kernel: ir.Kernel) -> frozenset[str]:
 
 
 def barriers(kernel: ir.Kernel) -> frozenset[int]:
-    """The ``id`` of each statement before which all threads of an instance must have finished their accesses to a tensor.
+    """The ``id`` of each statement before which all threads of an instance must have finished their accesses to some memory.
 
-    A store and a load of one tensor, in either order, may be made by different threads for one element; so may two stores by different
-    statements, or by one statement in a loop whose index none of its own indices follows.
+    A store and a load of one tensor or of two views of it, in either order, may be made by different threads for one element; so may two stores
+    by different statements, or by one statement in a loop whose index none of its own indices follows. Only of atomic additions any number can
+    meet in any order.
     """
     found: set[int] = set()
-    # Accesses since the last barrier: (tensor, is a store, id of the statement).
-    State = frozenset[tuple[str, bool, int]]
-    written = {n.tensor for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)}
+    # Accesses since the last barrier: (memory, what is done to it, id of the statement).
+    State = frozenset[tuple[str, Literal["load", "set", "add"], int]]
+    written = {kernel.memory(n.tensor) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)}
 
-    def clash(state: State, name: str, store: bool, at: int, repeats: bool) -> bool:
-        return any(t == name and (was != store or (store and (who != at or repeats))) for t, was, who in state)
+    def clash(state: State, name: str, how: str, at: int, repeats: bool) -> bool:
+        return any(t == name and (was != how or (how == "set" and (who != at or repeats))) for t, was, who in state)
 
-    def access(state: State, statement: ir.Stmt, name: str, store: bool, repeats: bool) -> State:
-        if clash(state, name, store, id(statement), repeats):
+    def access(state: State, statement: ir.Stmt, name: str, how: Literal["load", "set", "add"], repeats: bool) -> State:
+        if clash(state, name, how, id(statement), repeats):
             found.add(id(statement))
             state = frozenset()
-        return state | {(name, store, id(statement))}
+        return state | {(name, how, id(statement))}
 
     def loads(state: State, statement: ir.Stmt, values: Sequence[ir.Expr | None]) -> State:
         for value in values:
             for node in ir.walk(value) if value is not None else ():
-                if isinstance(node, ir.Load) and node.tensor in written:
-                    state = access(state, statement, node.tensor, False, False)
+                if isinstance(node, ir.Load) and kernel.memory(node.tensor) in written:
+                    state = access(state, statement, kernel.memory(node.tensor), "load", False)
         return state
 
     def run(body: Sequence[ir.Stmt], state: State, loops: tuple[str, ...]) -> State:
@@ -313,7 +317,9 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
                 case ir.Store():
                     state = loads(state, s, (s.value, s.mask, *s.indices))
                     named = {n.name for i in s.indices for n in ir.walk(i) if isinstance(n, ir.Index)}
-                    state = access(state, s, s.tensor, True, not named.issuperset(loops))
+                    # A scatter may write one element in two turns of a loop, whatever its indices are made of.
+                    repeats = s.mode == "scatter" and bool(loops) or not named.issuperset(loops)
+                    state = access(state, s, kernel.memory(s.tensor), "add" if s.mode == "add" else "set", repeats)
                 case ir.SpanAxis():
                     state = loads(state, s, (s.start, s.stop))
                 case ir.For():
@@ -329,19 +335,24 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
     return frozenset(found)
 
 
+def shared_memory(kernel: ir.Kernel) -> tuple[str, ...]:
+    """The tensors and views that are accessed beside another name of the same memory, one of them to write."""
+    accesses = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Load | ir.Store)]
+    written = {kernel.memory(n.tensor) for n in accesses if isinstance(n, ir.Store)}
+    names = [n for n in dict.fromkeys(n.tensor for n in accesses) if kernel.memory(n) in written]
+    return tuple(n for n in names if any(kernel.memory(other) == kernel.memory(n) for other in names if other != n))
+
+
 def facts(kernel: ir.Kernel, target: Target, backend: str) -> list[str]:
-    """The variant in words, for the head of the module: constants, facts about the launch, reasons of the schedule."""
+    """The variant in words, for the head of the module: constants, facts about the launch, proofs, reasons of the schedule."""
     schedule = kernel.schedule
     out = [f"{kernel.name} for {target}, in {backend}."]
     if kernel.constants:
         out.append(", ".join(f"{name} = {text}" for name, text in kernel.constants) + ".")
-    size = "Offsets take 64 bits" if schedule.wide else "Dimensions and offsets fit 32 bits"
-    layout = (
-        f"addresses, strides and rows of {', '.join(schedule.vectors)} divide by 16 bytes, last strides are 1"
-        if schedule.aligned
-        else "any strides and alignment"
-    )
+    size, layout, *hoists = machine_facts(kernel)
     out.append(f"{size}; {layout}.")
+    out += [f"{fact}." for fact in hoists]
+    out += [f"{summary}." for summary in (proofs(kernel),) if summary]
     out.append(f"{schedule.warps} warps.")
     return [*out, *schedule.why]
 

@@ -30,7 +30,8 @@ class Values:
     """What the text of an expression depends on.
 
     ``known``: argument names; ``used``: those that the code names; ``buffers``: variables that are buffers; ``scalars``: those that are not;
-    ``bases``: where an index begins (None: at 0); ``lane``: the loop variable of each axis in the T.Parallel loop being printed.
+    ``bases``: where an index begins (None: at 0); ``lane``: the loop variable of each axis in the T.Parallel loop being printed; ``matrices``: the
+    axes of both dimensions of a variable that lies as a matrix; ``versions``: which of several buffers a variable is in.
     """
 
     kernel: ir.Kernel
@@ -40,6 +41,30 @@ class Values:
     scalars: dict[str, str] = field(default_factory=dict)
     bases: dict[str, Text | None] = field(default_factory=dict)
     lane: dict[str, str] = field(default_factory=dict)
+    matrices: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    versions: dict[str, Text] = field(default_factory=dict)
+
+    def variable(self, name: str, axes: Sequence[str]) -> Text:
+        """The element of a variable in the lanes being printed."""
+        if name not in self.matrices:
+            return self.element(self.buffers[name], axes)
+        at = [self.versions[name]] if name in self.versions else []
+        return subscript(Text(self.buffers[name]), ", ".join(map(str, [*at, *map(self.flat, self.matrices[name])])))
+
+    def flat(self, axes: Sequence[str]) -> Text:
+        """The number of the lane in several axes, the last of which runs fastest."""
+        out = Text("0")
+        for a in axes:
+            if (length := self.kernel.schedule.length(a)) > 1 or len(axes) == 1:
+                out = Text(self.lane[a]) if str(out) == "0" else infix("+", infix("*", out, number(length)), Text(self.lane[a]))
+        return out
+
+    def load(self, x: ir.Load, zero: Text | None = None) -> Text:
+        """An element, or where the mask is false ``zero``, or what the load holds there."""
+        element = self.access(x.tensor, x.indices)
+        if x.mask is None:
+            return element
+        return call("T.if_then_else", self.mask(x.mask), element, zero or self.typed(x.fill or ir.Const(x.dtype, (), 0)))
 
     def element(self, buffer: str, axes: Sequence[str]) -> Text:
         mine = emit.machine_axes(self.kernel, axes)
@@ -115,7 +140,7 @@ class Values:
             case ir.Var():
                 if x.name in self.scalars:
                     return Text(self.scalars[x.name])
-                return self.element(self.buffers[x.name], x.axes)
+                return self.variable(x.name, x.axes)
             case ir.Unary():
                 return self.unary(x)
             case ir.Binary():
@@ -131,8 +156,13 @@ class Values:
                 return call("T.reinterpret", self.operand(x.x), f'"{x.dtype.tilelang}"')
             case ir.Full():
                 return self.operand(x.value)
-            case ir.Load() | ir.Reduce() | ir.Scan():
+            case ir.Load():
+                # Of an address that is computed ahead of its loop; all others have names.
+                return self.load(x)
+            case ir.Dot() | ir.Reduce() | ir.Scan():
                 raise AssertionError(f"flatten left a {type(x).__name__} inside an expression")
+            case ir.Search() | ir.Border():
+                raise AssertionError(f"expand left a {type(x).__name__}")
             case _:
                 assert_never(x)
 

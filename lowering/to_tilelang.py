@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from typing_extensions import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import DType
+from nsalang.dtypes import F32, I32, DType
 from nsalang.lowering import emit
-from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number
+from nsalang.lowering import tilelang_dots as dots
+from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number, subscript
+from nsalang.lowering.tilelang_ahead import Ahead, ahead
+from nsalang.lowering.tilelang_bools import MOST, bool_axes, is_narrow
 from nsalang.lowering.tilelang_values import Values
 from nsalang.target import Target
 from nsalang.toolchain import Kind, Program
@@ -32,8 +35,9 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     function = names.pick(kernel.name)
     arguments = emit.arguments(kernel, names)
     known: dict[tuple[str, str, int], str] = {(b.kind, b.name, b.axis): a.name for b, a in arguments}
-    ranks = [len(emit.machine_axes(kernel, n.axes)) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
-    lanes = tuple(names.pick("ijkluvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
+    nodes = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
+    ranks = [len(emit.machine_axes(kernel, n.axes)) or int(isinstance(n, ir.Store) and n.mode == "add") for n in nodes]
+    lanes = tuple(names.pick("ijkpuvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
     printer = Printer(
         kernel,
         target,
@@ -44,15 +48,24 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         lanes,
         emit.assigned_twice(kernel),
         emit.barriers(kernel),
+        dots.matrices(kernel),
+        dots.continued(kernel),
+        bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
     )
     printer.emitter.depth = printer.places.depth = 3
+    if shared := emit.shared_memory(kernel):
+        # TileLang takes all pointers for addresses of different memory otherwise.
+        printer.places.line(f"T.annotate_restrict_buffers({', '.join(known['tensor', name, 0] for name in shared)})")
     printer.grid()
     printer.statements(kernel.body)
     # What the buffers' shapes and strides name is passed, too.
     tensors = Emitter(kernel)
     tensors.depth = 2
-    pointers = {t.name: names.pick(f"{known['tensor', t.name, 0]}_ptr") for t in kernel.tensors}
-    for tensor in kernel.tensors:
+    pointers = {t.name: names.pick(f"{known['tensor', t.name, 0]}_ptr") for t in kernel.arrays}
+    accessed = {n.tensor for n in nodes if isinstance(n, ir.Load | ir.Store)}
+    for tensor in kernel.arrays:
+        if tensor.name not in accessed:
+            continue
         tensors.line(f"{known['tensor', tensor.name, 0]} = {printer.tensor(tensor, pointers[tensor.name])}")
     count = printer.programs()
     passed = [(b, a) for b, a in arguments if b.kind == "tensor" or a.name in printer.values.used]
@@ -106,7 +119,9 @@ def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
 
 @dataclass(slots=True)
 class Printer:
-    """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension."""
+    """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
+    ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix behind the result of a Dot; ``unread``: what need not be computed;
+    ``bools``: see tilelang_bools."""
 
     kernel: ir.Kernel
     target: Target
@@ -117,7 +132,12 @@ class Printer:
     lanes: tuple[str, ...]
     twice: frozenset[str]
     barriers: frozenset[int]
+    matrices: dict[str, tuple[tuple[str, ...], ...]]
+    continued: dict[str, str]
+    results: dict[str, str] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
     pid: str = ""
+    bools: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------------------------------------------------------------ the grid
 
@@ -136,7 +156,7 @@ class Printer:
                 mine = pid
                 for later in reversed(self.kernel.grid[position + 1 :]):
                     mine = call("T.truncdiv", mine, self.count(later))
-                if position and emit.programs(self.kernel, index) != ir.Const(index.extent.dtype, (), 1):
+                if position:
                     mine = call("T.truncmod", mine, self.count(index))
                 name = self.names.pick(ir.plain(index.name))
                 length = self.kernel.schedule.length(index.name) if index.tiled else 1
@@ -212,26 +232,91 @@ class Printer:
     def loop(self, s: ir.For) -> None:
         lo, hi = self.values.expr(s.lo), self.values.expr(s.hi)
         from_zero = isinstance(s.lo, ir.Const) and s.lo.value == 0
+        length = self.kernel.schedule.length(s.index) if s.kind == "tile" else 1
         name = self.names.pick(ir.plain(s.index))
-        self.values.bases[s.index] = Text(name)
-        if s.kind == "range":
+        if s.kind == "range" and not s.ahead:
+            self.values.bases[s.index] = Text(name)
             bounds = [hi] if from_zero else [lo, hi]
             with self.emitter.block(f"for {name} in {call('T.serial', *bounds)}:", s.span):
                 self.statements(s.body)
             return
-        length = self.kernel.schedule.length(s.index)
+        counter = Text(self.names.pick(f"{name}_{'block' if s.kind == 'tile' else 'step'}"))
+
+        def start(step: Text) -> Text:
+            """Where the block of a step begins."""
+            here = infix("*", step, number(length)) if length > 1 else step
+            return here if from_zero else infix("+", lo, here)
+
+        unread, self.unread = self.unread, self.unread
+        if s.ahead:
+            lo, hi = (self.atom(x, f"{name}_{end}", s) for x, end in ((lo, "begin"), (hi, "end")))
+            early = ahead(self.kernel, s)
+            self.unread |= early.unread
+            for step in range(s.stages - 1):
+                here = number(step * length)
+                self.fetch(s, early, here if from_zero else infix("+", lo, here) if step else lo, hi, number(step))
         extent = hi if from_zero else infix("-", hi, lo)
-        blocks = call("T.ceildiv", extent, str(length))
+        blocks = call("T.ceildiv", extent, str(length)) if length > 1 else extent
         if isinstance(s.lo, ir.Const) and isinstance(s.hi, ir.Const):
             blocks = number(max(0, -(-(int(s.hi.value) - int(s.lo.value)) // length)))
-        counter = self.names.pick(f"{name}_block")
-        stages = self.kernel.schedule.stages
-        over = call("T.Pipelined", blocks, num_stages=str(stages)) if stages > 1 else call("T.serial", blocks)
-        with self.emitter.block(f"for {counter} in {over}:", s.span):
-            if s.index in emit.used_indices(self.kernel):
-                step = infix("*", Text(counter), number(length))
-                self.emitter.line(f"{name} = {step if from_zero else infix('+', lo, step)}", s.span)
+        with self.emitter.block(f"for {counter} in {call('T.serial', blocks)}:", s.span):
+            if s.ahead or s.index in emit.used_indices(self.kernel):
+                self.emitter.line(f"{name} = {start(counter)}", s.span)
+            if s.ahead:
+                self.fetch_next(s, early, counter, Text(name), hi, length)
+            self.values.bases[s.index] = Text(name)
             self.statements(s.body)
+            if s.ahead:
+                self.emitter.line("T.sync_threads()", s.span)
+        self.unread = unread
+
+    def fetch_next(self, s: ir.For, early: Ahead, counter: Text, name: Text, hi: Text, length: int) -> None:
+        """At the beginning of a step: begin to load what a later one needs, and wait for what this one needs."""
+        later = s.stages - 1
+        version = infix("%", infix("+", counter, number(later)), number(s.stages))
+        self.fetch(s, early, infix("+", name, number(later * length)), hi, version)
+        if self.asynchronous:
+            self.emitter.line(f"T.ptx_wait_group({later})", s.span)
+        self.emitter.line("T.sync_threads()", s.span)
+        for a, _ in early.loads:
+            self.values.versions[a.name] = infix("%", counter, number(s.stages))
+
+    def atom(self, x: Text, name: str, s: ir.Stmt) -> Text:
+        """A name for what would be written out several times."""
+        if x.level >= emit.SIGN and "(" not in str(x):
+            return x
+        picked = self.names.pick(name)
+        self.emitter.line(f"{picked} = {x}", s.span)
+        return Text(picked)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Which name the place of a variable has that another sum continues: the last one's."""
+        found: dict[str, str] = {}
+        for after, before in reversed(self.continued.items()):
+            found[before] = found.get(after, after)
+        return found
+
+    @property
+    def asynchronous(self) -> bool:
+        return self.target.kind != "hip"
+
+    def fetch(self, s: ir.For, early: Ahead, base: Text, hi: Text, version: Text) -> None:
+        """The loads of one step that may not exist, as a group of asynchronous copies."""
+        before, versions = dict(self.values.bases), dict(self.values.versions)
+        self.values.bases[s.index] = None if base == number(0) and s.kind == "tile" else base
+        for span in early.spans:
+            self.values.bases[span.axis] = None if span.start == ir.const(0, span.start.dtype) else self.values.expr(span.start)
+        with self.emitter.block(f"if {infix('<', base, hi)}:", s.span):
+            for assign, load in early.loads:
+                self.buffer(assign, s.stages)
+                self.values.versions[assign.name] = version
+                with self.parallel(load.axes, assign, self.asynchronous):
+                    # A zero of any type, so that the copy itself writes it.
+                    self.emitter.line(f"{self.values.variable(assign.name, load.axes)} = {self.values.load(load, Text('0'))}", assign.span)
+        if self.asynchronous:
+            self.emitter.line("T.ptx_commit_group()", s.span)
+        self.values.bases, self.values.versions = before, versions
 
     def branch(self, s: ir.If, word: str) -> None:
         with self.emitter.block(f"{word} {self.values.expr(s.cond)}:", s.span):
@@ -246,45 +331,70 @@ class Printer:
                     self.statements(s.orelse)
 
     def assign(self, s: ir.Assign) -> None:
+        if s.name in self.unread or s.name in self.values.versions:
+            return
+        if s.place == "shared" and isinstance(s.value, ir.Dot | ir.Reduce | ir.Scan):
+            # These are made in registers.
+            made = ir.Var(s.value.dtype, s.value.axes, f"{s.name}.value")
+            self.assign(replace(s, name=made.name, place=None))
+            s = replace(s, value=made)
         match s.value:
+            case ir.Dot() as dot:
+                self.dot(s, dot)
             case ir.Reduce() as reduce:
                 self.reduce(s, reduce)
             case ir.Scan() as scan:
                 self.scan(s, scan)
             case ir.Full(value=ir.Const() as constant) if s.value.axes:
-                buffer = self.buffer(s.name, s.value)
+                buffer = self.buffer(s)
                 zero = constant.value == 0 and math.copysign(1.0, constant.value) > 0
                 self.emitter.line(f"T.clear({buffer})" if zero else f"T.fill({buffer}, {self.values.typed(constant)})", s.span)
             case value if value.axes:
-                buffer = self.buffer(s.name, value)
+                self.buffer(s)
                 with self.parallel(value.axes, s):
-                    self.emitter.line(f"{self.values.element(buffer, value.axes)} = {self.whole(value)}", s.span)
+                    self.emitter.line(f"{self.values.variable(s.name, value.axes)} = {self.whole(value)}", s.span)
             case value:
-                self.scalar(s, self.whole(value), any(isinstance(n, ir.Binary) and n.op in ("tdiv", "tmod") for n in ir.walk(value)))
+                self.scalar(s, self.whole(value), any(map(_is_opaque, ir.walk(value))))
 
     def whole(self, value: ir.Expr) -> Text:
         """The value of an assignment or a store: typed where it is a number."""
         match value:
-            case ir.Load():
-                return self.load(value)
             case ir.Const():
                 return self.values.typed(value)
             case _:
                 return self.values.expr(value)
 
-    def scalar(self, s: ir.Assign, value: Text, divides: bool = False) -> None:
-        """A variable of one value: an expression's name, or a register where it is assigned again or ``divides`` (see ``grid``)."""
+    def scalar(self, s: ir.Assign, value: Text, opaque: bool = False) -> None:
+        """A variable of one value: an expression's name, or a register where it is assigned again or ``opaque``."""
         if s.name not in self.values.scalars:
             self.values.scalars[s.name] = self.names.pick(ir.plain(s.name))
-            if s.name in self.twice or divides:
+            if s.name in self.twice or opaque:
                 self.places.line(f'{self.values.scalars[s.name]} = T.alloc_var("{s.value.dtype.tilelang}")')
         self.emitter.line(f"{self.values.scalars[s.name]} = {value}", s.span)
 
-    def buffer(self, name: str, value: ir.Expr) -> str:
-        """The fragment of a variable with axes; its first assignment makes the place."""
-        if name not in self.values.buffers:
-            self.values.buffers[name] = self.place(ir.plain(name), emit.machine_shape(self.kernel, value.axes), value.dtype)
-        return self.values.buffers[name]
+    def buffer(self, s: ir.Assign, versions: int = 1) -> str:
+        """The place of a variable with axes; its first assignment makes it."""
+        if s.name in self.values.buffers:
+            return self.values.buffers[s.name]
+        name, value = ir.plain(self.named.get(s.name, s.name)), s.value
+        shape = emit.machine_shape(self.kernel, value.axes)
+        if s.place == "shared":
+            if s.name in self.matrices:
+                self.values.matrices[s.name] = self.matrices[s.name]
+                shape = dots.shape(self.kernel, self.matrices[s.name])
+            self.values.buffers[s.name] = self.place(name, (versions, *shape) if versions > 1 else shape, value.dtype, "shared")
+        elif s.name in self.continued:
+            first = self.continued[s.name]
+            self.values.buffers[s.name], self.results[s.name] = self.values.buffers[first], self.results[first]
+        elif s.name in self.matrices:
+            matrix = dots.shape(self.kernel, self.matrices[s.name])
+            self.results[s.name] = self.place(name if matrix == shape else f"{name}_matrix", matrix, value.dtype)
+            self.values.buffers[s.name] = self.results[s.name] if matrix == shape else self.names.pick(name)
+            if matrix != shape:
+                self.places.line(f"{self.values.buffers[s.name]} = T.reshape({self.results[s.name]}, {_tuple(shape)})")
+        else:
+            self.values.buffers[s.name] = self.place(name, shape, value.dtype)
+        return self.values.buffers[s.name]
 
     def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment") -> str:
         picked = self.names.pick(name)
@@ -292,40 +402,42 @@ class Printer:
         return picked
 
     @contextmanager
-    def parallel(self, axes: Sequence[str], s: ir.Stmt) -> Iterator[None]:
+    def parallel(self, axes: Sequence[str], s: ir.Stmt, asynchronous: bool = False) -> Iterator[None]:
         """A loop over the lanes of ``axes``, one after the other in any order."""
         machine = emit.machine_axes(self.kernel, axes)
         lanes = self.lanes[: len(machine)]
         before, self.values.lane = self.values.lane, dict(zip(machine, lanes, strict=True))
         extents = ", ".join(map(str, emit.machine_shape(self.kernel, axes)))
-        with self.emitter.block(f"for {', '.join(lanes)} in T.Parallel({extents}):", s.span):
+        options = ', annotations={"parallel_async_without_async_commit_wait": True}' if asynchronous else ""
+        if is_narrow(self.kernel, s, self.bools):
+            options += f", coalesced_width=T.int32({MOST})"
+        with self.emitter.block(f"for {', '.join(lanes)} in T.Parallel({extents}{options}):", s.span):
             yield
         self.values.lane = before
 
     # -------------------------------------------------------------------------------------------------------------------- memory
 
-    def load(self, x: ir.Load) -> Text:
-        element = self.values.access(x.tensor, x.indices)
-        if x.mask is None:
-            return element
-        return call("T.if_then_else", self.values.mask(x.mask), element, self.values.typed(x.fill or ir.Const(x.dtype, (), 0)))
-
     def store(self, s: ir.Store) -> None:
         if s.axes:
             with self.parallel(s.axes, s):
+                self.masked_store(s)
+        elif s.mode == "add":
+            # Outside a parallel loop every thread would add.
+            with self.emitter.block(f"for {self.lanes[0]} in T.Parallel(1):", s.span):
                 self.masked_store(s)
         else:
             self.masked_store(s)
 
     def masked_store(self, s: ir.Store) -> None:
-        line = f"{self.values.access(s.tensor, s.indices)} = {self.whole(s.value)}"
+        place = self.values.access(s.tensor, s.indices)
+        line = str(call("T.atomic_add", place, self.values.operand(s.value))) if s.mode == "add" else f"{place} = {self.whole(s.value)}"
         if s.mask is None:
             self.emitter.line(line, s.span)
             return
         with self.emitter.block(f"if {self.values.mask(s.mask)}:", s.span):
             self.emitter.line(line, s.span)
 
-    def tensor(self, t: ir.Tensor, pointer: str) -> Text:
+    def tensor(self, t: ir.Tensor | ir.View, pointer: str) -> Text:
         """The buffer behind a pointer: its extents and strides, in elements."""
         stored = t.storage or t.dtype
         last = len(t.shape) - 1
@@ -337,13 +449,64 @@ class Printer:
         extents = [str(self.values.expr(e)) for e in t.shape]
         return call("T.make_tensor", pointer, _tuple(extents or [1]), f'"{stored.tilelang}"', _tuple(strides or [1]))
 
-    # --------------------------------------------------------------------------------------------------------------- expressions
+    # ------------------------------------------------------------------------------------------------------------------ products
+
+    def dot(self, s: ir.Assign, x: ir.Dot) -> None:
+        product = dots.Product.of(x)
+        self.buffer(s)
+        length = self.kernel.schedule.length(x.over)
+        rows = math.prod(map(self.kernel.schedule.length, product.rows))
+        policy = f"T.GemmWarpPolicy.{'FullRow' if rows >= 16 * self.kernel.schedule.warps else 'FullCol'}"
+
+        def gemm(into: str, clear: bool, first: int = 0, count: int = length) -> None:
+            (left, a), (right, b) = (
+                self.matrix(product.left, x.over, product.rows, first, count),
+                self.matrix(product.right, x.over, product.columns, first, count),
+            )
+            options = {"transpose_A": a, "transpose_B": not b, "clear_accum": clear}
+            named = {name: "True" for name, value in options.items() if value}
+            self.emitter.line(str(call("T.gemm", left, right, into, **named, policy=policy)), s.span)
+
+        parts = x.promote if 0 < x.promote < length else length
+        target = self.results[s.name]
+        if parts == length and x.dtype in (F32, I32):
+            if x.acc is not None and s.name not in self.continued:
+                self.start(s, x, x.acc)
+            gemm(target, x.acc is None)
+            return
+        part = ir.Var(I32 if x.dtype.is_integer else x.dtype, x.axes, f"{s.name}.part")
+        self.matrices[part.name] = self.matrices[s.name]
+        self.buffer(ir.Assign(part.name, part))
+        for first in range(0, length, parts):
+            gemm(self.results[part.name], True, first, parts)
+            with self.parallel(x.axes, s):
+                place, new = self.values.variable(s.name, x.axes), self.values.expr(part)
+                new = new if part.dtype is x.dtype else self.values.cast(new, x.dtype)
+                old = place if first else None if x.acc is None else self.values.expr(x.acc)
+                self.emitter.line(f"{place} = {new if old is None else infix('+', old, new)}", s.span)
+
+    def start(self, s: ir.Assign, x: ir.Dot, acc: ir.Expr) -> None:
+        """What a product is added to, in the place of the result."""
+        if isinstance(acc, ir.Var) and acc.name == s.name:
+            return
+        with self.parallel(x.axes, s):
+            self.emitter.line(f"{self.values.variable(s.name, x.axes)} = {self.whole(acc)}", s.span)
+
+    def matrix(self, x: ir.Var, over: str, free: Sequence[str], first: int, count: int) -> tuple[Text, bool]:
+        """An operand, of which ``count`` contracted lanes from ``first`` on are wanted, and whether they are its rows."""
+        flipped = dots.transposed(self.kernel, over, free)
+        at = [str(self.values.versions[x.name])] if x.name in self.values.versions else []
+        lanes = ":" if count == self.kernel.schedule.length(over) else f"{first}:{first + count}"
+        if at or lanes != ":":
+            at += [lanes, ":"] if flipped else [":", lanes]
+        buffer = Text(self.values.buffers[x.name])
+        return (subscript(buffer, ", ".join(at)) if at else buffer), flipped
 
     # ---------------------------------------------------------------------------------------------------------------- reductions
 
     def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
         """A buffer that holds ``x``: the variable's own, or a new one."""
-        if isinstance(x, ir.Var) and x.name in self.values.buffers:
+        if isinstance(x, ir.Var) and x.name in self.values.buffers and x.name not in self.values.matrices:
             return self.values.buffers[x.name]
         buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
         with self.parallel(x.axes, s):
@@ -365,16 +528,29 @@ class Printer:
             if axis != over[-1]:
                 target = self.place(f"{ir.plain(s.name)}_{'_'.join(map(ir.plain, axes))}", shape, x.dtype)
             elif axes:
-                target = self.buffer(s.name, x)
+                target = self.buffer(s)
             else:
                 known = s.name not in self.twice
                 target = self.place(ir.plain(s.name) if known else f"{ir.plain(s.name)}_value", shape, x.dtype)
+            if axis in self.rows:
+                source = self.through_shared(source, x, (*axes[:at], axis, *axes[at:]), s)
             self.emitter.line(f"T.reduce_{x.op}({source}, {target}, dim={at})", s.span)
             source = target
         if not axes and s.name in self.twice:
             self.scalar(s, Text(f"{source}[0]"))
         elif not axes:
             self.values.buffers[s.name] = source
+
+    @property
+    def rows(self) -> frozenset[str]:
+        """Axes that are rows of a product, which lie in threads in a way that TileLang cannot reduce over."""
+        return frozenset(a for _, x in dots.products(self.kernel) for a in dots.Product.of(x).rows)
+
+    def through_shared(self, source: str, x: ir.Reduce, axes: Sequence[str], s: ir.Assign) -> str:
+        place = self.place(f"{source}_shared", emit.machine_shape(self.kernel, axes), x.dtype, "shared")
+        with self.parallel(axes, s):
+            self.emitter.line(f"{self.values.element(place, axes)} = {self.values.element(source, axes)}", s.span)
+        return place
 
     def scan(self, s: ir.Assign, x: ir.Scan) -> None:
         """Through shared memory, as rows of a matrix: there TileLang scans."""
@@ -384,7 +560,7 @@ class Printer:
         rows = math.prod(self.kernel.schedule.length(a) for a in others)
         shape = (rows, length) if others else (length,)
         sums = self.place(f"{ir.plain(s.name)}_sums", shape, x.dtype, "shared")
-        out = self.buffer(s.name, x)
+        out = self.buffer(s)
 
         def at(shift: str = "") -> str:
             row = Text("0")
@@ -412,6 +588,11 @@ class Printer:
                 inside = f"{lane} < {length - 1}" if x.reverse else f"{lane} > 0"
                 value = call("T.if_then_else", inside, value, self.values.typed(ir.Const(x.dtype, (), 0)))
             self.emitter.line(f"{self.values.element(out, axes)} = {value}", s.span)
+
+
+def _is_opaque(x: ir.Node) -> bool:
+    """Whether TileLang gains nothing from seeing through a name of this: it would divide in every offset, and its prover takes seconds for bits."""
+    return isinstance(x, ir.Bitcast) or (isinstance(x, ir.Binary) and x.op in ("tdiv", "tmod"))
 
 
 def _tuple(items: Sequence[int | str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
@@ -11,7 +12,6 @@ from nsalang import ir
 from nsalang.dtypes import BOOL, F32, I32, DType
 from nsalang.lowering import emit
 from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
-from nsalang.lowering.zeros import never_negative_zero
 from nsalang.target import Target
 from nsalang.toolchain import Program
 
@@ -85,8 +85,7 @@ def dtype_name(dtype: DType, target: Target) -> str:
 
 @dataclass(slots=True)
 class Printer:
-    """The state of printing one kernel. ``known``: argument names; ``used``: those that the code names; ``variables``, ``indices``: local names.
-    ``positive``: variables that hold no -0.0."""
+    """The state of printing one kernel. ``known``: argument names; ``used``: those that the code names; ``variables``, ``indices``: local names."""
 
     kernel: ir.Kernel
     target: Target
@@ -98,7 +97,6 @@ class Printer:
     used: set[str]
     twice: frozenset[str]
     barriers: frozenset[int]
-    positive: set[str] = field(default_factory=set)
 
     # ------------------------------------------------------------------------------------------------------------------ the grid
 
@@ -121,16 +119,13 @@ class Printer:
                 mine = pid
                 for count in reversed(later):
                     mine = infix("//", mine, count)
-                if position and not self._is_one(index):
+                if position:
                     mine = infix("%", mine, self._programs(index))
                 name = self.indices[index.name] = self.names.pick(ir.plain(index.name))
                 if index.tiled:
                     length = self.kernel.schedule.length(index.name)
                     mine = infix("+", infix("*", mine, number(length)), call("tl.arange", "0", str(length)))
                 self.emitter.line(f"{name} = {mine}", index.span)
-
-    def _is_one(self, index: ir.GridIndex) -> bool:
-        return emit.programs(self.kernel, index) == ir.Const(index.extent.dtype, (), 1)
 
     def _programs(self, index: ir.GridIndex) -> Text:
         length = self.kernel.schedule.length(index.name) if index.tiled else 1
@@ -154,8 +149,6 @@ class Printer:
         match s:
             case ir.Assign():
                 value = self.value(s)
-                if s.name not in self.twice and never_negative_zero(s.value, self.positive):
-                    self.positive.add(s.name)
                 out.line(f"{self.variable(s.name)} = {value}", s.span)
             case ir.Store():
                 out.line(str(self.store(s)), s.span)
@@ -225,6 +218,8 @@ class Printer:
                 return self.reduce(reduce)
             case ir.Scan() as scan:
                 return self.scan(scan)
+            case ir.Dot() as dot:
+                return self.dot(dot)
             case ir.Const() as constant if s.name in self.twice:
                 return self.typed(constant)
             case value:
@@ -240,7 +235,11 @@ class Printer:
 
     def store(self, s: ir.Store) -> Text:
         named = {"mask": self.lifted(s.mask, s.axes)} if s.mask is not None else {}
-        return call("tl.store", self.pointer(s.tensor, s.indices, s.axes), self.lifted(s.value, s.axes), **named)
+        pointer = self.pointer(s.tensor, s.indices, s.axes)
+        if s.mode == "add":
+            # It gives back what was there; nobody waits for that.
+            return call("tl.atomic_add", pointer, self.operand(s.value, s), **named, sem='"relaxed"')
+        return call("tl.store", pointer, self.lifted(s.value, s.axes), **named)
 
     def pointer(self, tensor: str, indices: Sequence[ir.Expr], axes: Sequence[str]) -> Text:
         """The addresses of an access, with all of its axes."""
@@ -312,12 +311,14 @@ class Printer:
                 if not x.value.axes:
                     return call("tl.full", self.shape(x.axes), self.expr(x.value), self.dtype(x.dtype))
                 return call("tl.broadcast_to", self.lifted(x.value, x.axes), self.shape(x.axes))
-            case ir.Load() | ir.Reduce() | ir.Scan():
+            case ir.Load() | ir.Dot() | ir.Reduce() | ir.Scan():
                 raise AssertionError(f"flatten left a {type(x).__name__} inside an expression")
+            case ir.Search() | ir.Border():
+                raise AssertionError(f"expand left a {type(x).__name__}")
             case _:
                 assert_never(x)
 
-    def operand(self, x: ir.Expr, within: ir.Expr) -> Text:
+    def operand(self, x: ir.Expr, within: ir.Expr | ir.Store) -> Text:
         """An argument of a function of Triton's, which takes a Python number for i32 or f32 whatever the others are."""
         if isinstance(x, ir.Const):
             return self.typed(x)
@@ -370,6 +371,66 @@ class Printer:
         rest = infix("%", infix("+", infix("%", a, b), b), b)
         return rest if x.op == "mod" else infix("//", infix("-", a, rest), b)
 
+    # -------------------------------------------------------------------------------------------------------------- contractions
+
+    def dot(self, x: ir.Dot) -> Text:
+        """A matrix product of blocks; with batch axes that are longer than 1, one for each of their lanes."""
+        free = {i for i in (*x.a.axes, *x.b.axes) if (i in x.a.axes) != (i in x.b.axes)}
+        assert x.left is not None and set(x.left) in (free & {*x.a.axes}, free & {*x.b.axes}), "a contraction whose rows are not settled"
+        first, second = (x.a, x.b) if set(x.left) <= {*x.a.axes} else (x.b, x.a)
+        rows, columns, over = self.long(x.left), self.long(free - {*x.left}), self.long((x.over,))
+        shared = self.long(i for i in x.a.axes if i in x.b.axes and i != x.over)
+        batch = (shared,) if shared else ()
+        result = (*batch, rows, columns)
+        operands = [self.matrix(first, (*batch, rows, over)), self.matrix(second, (*batch, over, columns))]
+        named: dict[str, str] = {}
+        if x.a.dtype is F32:
+            named["input_precision"] = '"tf32"' if x.precision == "tf32" and self.has_tf32 else '"ieee"'
+        if x.promote:
+            named["max_num_imprecise_acc"] = str(min(x.promote, self.kernel.schedule.length(x.over)))
+        # The sum of one block's products of bytes fits in 32 bits; in what has 64, it is added afterwards.
+        wide = x.dtype.bits == 64
+        if x.acc is not None and not wide:
+            operands.append(self.matrix(x.acc, result))
+            if not x.dtype.is_float:
+                named["out_dtype"] = self.dtype(x.dtype)
+        out = call("tl.dot", *operands, **named)
+        if wide:
+            out = method(out, "to", self.dtype(x.dtype))
+        shape = emit.machine_shape(self.kernel, x.axes)
+        if self.sizes(result) != shape:
+            assert tuple(i for group in result for i in group) == self.long(x.axes), (
+                "a contraction that does not lie in the order of its axes"
+            )
+            out = call("tl.reshape", out, str(shape))
+        return infix("+", self.expr(x.acc), out) if x.acc is not None and wide else out
+
+    @property
+    def has_tf32(self) -> bool:
+        """Whether Triton can be asked to round the operands of a contraction to tf32."""
+        return self.target.kind != "hip" or self.target.arch == "gfx942"
+
+    def long(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Those of ``axes`` that have more than one lane, outermost first."""
+        return tuple(i for i in emit.machine_axes(self.kernel, axes) if self.kernel.schedule.length(i) > 1)
+
+    def sizes(self, groups: Sequence[tuple[str, ...]]) -> tuple[int, ...]:
+        return tuple(math.prod(self.kernel.schedule.length(i) for i in group) for group in groups)
+
+    def matrix(self, x: ir.Expr, groups: Sequence[tuple[str, ...]]) -> Text:
+        """``x`` as a block with one dimension for each of ``groups``, in their order."""
+        out = self.expr(x)
+        axes = self.long(x.axes)
+        lying = sorted(groups, key=lambda group: axes.index(group[0]) if group else -1)
+        assert tuple(i for group in lying for i in group) == axes, "an operand whose axes are mixed"
+        shape = self.sizes(lying)
+        if shape != emit.machine_shape(self.kernel, x.axes):
+            out = call("tl.reshape", out, str(shape))
+        order = [str(lying.index(group)) for group in groups]
+        if order != sorted(order):
+            out = call("tl.trans", out, *order[: len(order) if len(order) > 2 else 0])
+        return out
+
     # ---------------------------------------------------------------------------------------------------------------- reductions
 
     def reduce(self, x: ir.Reduce) -> Text:
@@ -386,7 +447,7 @@ class Printer:
         # Triton reduces narrow types in wider ones, and gives those.
         if x.x.dtype.bits < 32:
             out = method(out, "to", self.dtype(x.dtype))
-        return self.from_zero(out, x.x) if x.op == "sum" else out
+        return out
 
     def scan(self, x: ir.Scan) -> Text:
         axes = emit.machine_axes(self.kernel, x.axes)
@@ -401,7 +462,7 @@ class Printer:
         if x.x.dtype.bits < 32:
             total = method(total, "to", self.dtype(x.dtype))
         if not x.exclusive:
-            return self.from_zero(total, x.x)
+            return total
         if not x.dtype.is_float:
             return infix("-", total, operand)
         # The sum of the lanes before: the neighbour's, for a difference would round again and make NaN of infinities.
@@ -415,7 +476,3 @@ class Printer:
         spread = "" if len(axes) == 1 else f"[{', '.join(':' if a == x.over else 'None' for a in axes)}]"
         where = f"{near}{spread}" if len(axes) == 1 else f"tl.broadcast_to({near}{spread}, {self.shape(axes)})"
         return call("tl.where", f"{lane}{spread} == {edge}", "0.0", call("tl.gather", sums, where, axis=str(at)))
-
-    def from_zero(self, total: Text, operand: ir.Expr) -> Text:
-        """Sums start from +0.0, so a sum of nothing but -0.0 is +0.0, too."""
-        return total if not operand.dtype.is_float or never_negative_zero(operand, self.positive) else infix("+", total, number(0.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 WIDTH = 140
+_LOGIC = ((" or ",), (" and ",))
 _OPERATORS = ((" | ",), (" ^ ",), (" & ",), (" << ", " >> "), (" + ", " - "), (" * ", " / ", " // ", " % "))
 _COMPARISONS = (" < ", " <= ", " > ", " >= ", " == ", " != ")
 
@@ -49,7 +50,7 @@ def _broken(indent: str, lead: str, text: str) -> list[str]:
     """An expression after ``lead``, at its loosest operators: one operand a line, the operator in front."""
     if len(indent) + len(lead) + len(text) <= WIDTH:
         return [indent + lead + text]
-    for operators in (_COMPARISONS, *_OPERATORS):
+    for operators in (*_LOGIC, _COMPARISONS, *_OPERATORS):
         first, *others = _split(text, operators, keep=True)
         if others:
             out = _broken(indent, lead, first)
@@ -92,7 +93,7 @@ def _split(text: str, separators: tuple[str, ...], keep: bool = False) -> Iterat
 
 
 def _top_operators(text: str) -> bool:
-    return any(len(list(_split(text, operators))) > 1 for operators in (_COMPARISONS, *_OPERATORS))
+    return any(len(list(_split(text, operators))) > 1 for operators in (*_LOGIC, _COMPARISONS, *_OPERATORS))
 
 
 def _last_group(text: str) -> int | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nsalang.driver import Compiled as Compiled
     from nsalang.kernel import Kernel as Kernel
     from nsalang.kernel import Module as Module
+    from nsalang.kernel import Program as Program
     from nsalang.kernel import jit as jit
     from nsalang.kernel import load as load
     from nsalang.kernel import load_text as load_text
@@ -24,12 +25,13 @@ _WHERE = {
     "Kernel": "nsalang.kernel",
     "Module": "nsalang.kernel",
     "NsaError": "nsalang.source",
+    "Program": "nsalang.kernel",
     "Target": "nsalang.target",
     "jit": "nsalang.kernel",
     "load": "nsalang.kernel",
     "load_text": "nsalang.kernel",
 }
-__all__ = ["Compiled", "Kernel", "Module", "NsaError", "Target", "__version__", "jit", "load", "load_text"]
+__all__ = ["Compiled", "Kernel", "Module", "NsaError", "Program", "Target", "__version__", "jit", "load", "load_text"]
 
 
 def __getattr__(name: str) -> object:

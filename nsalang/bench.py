@@ -1,9 +1,9 @@
 """What a GPU machine is asked, in one command, and the page made of its answers.
 
-    python -m nsalang.bench gpu --json out.json [--peers peers.py] [--commit HASH]    correctness and times, each family in its own process
+    python -m nsalang.bench gpu --json out.json [--families …] [--peers peers.py] [--commit HASH]    each family in its own process
     python -m nsalang.bench report docs/benchmarks/*.json > docs/benchmarks.md
 
-``gpu`` exits with 1 where a result disagrees with the interpreter or a family of ours fails. Needs neither click nor rich.
+``gpu`` exits with 1 where a result disagrees with what it must be or a family of ours fails. Needs neither click nor rich.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nsalang.bench_families import FAMILIES
+from nsalang import bench_attention, bench_families
 
-PEER_FAMILIES = ("quant", "rows")
+FAMILIES = bench_families.FAMILIES | bench_attention.FAMILIES
+PEERS = {"quant_times": "quant", "row_times": "rows", "launch": "launch", **bench_attention.PEERS}
+"""The family of peers.py that goes with one of ours."""
 LIMIT = 300
 """Seconds for one family, compiling included."""
 
@@ -37,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gpu = commands.add_parser("gpu", help="correctness and times on this machine's GPU")
     gpu.add_argument("--json", type=Path, help="write everything here")
     gpu.add_argument("--peers", type=Path, help="peers.py, whose families are measured in the same run")
-    gpu.add_argument("--peer-families", nargs="*", default=PEER_FAMILIES, metavar="FAMILY")
+    gpu.add_argument("--peer-families", nargs="*", metavar="FAMILY", help="default: those that go with --families")
     gpu.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY", help=", ".join(FAMILIES))
     gpu.add_argument("--commit", help="what is measured, where git cannot say")
     gpu.add_argument("--limit", type=float, default=LIMIT, help="seconds for each family")
+    gpu.add_argument("--warm", action="store_true", help="run the families side by side first, for what they compile alone")
     family = commands.add_parser("family", help="one family in this process: JSON lines")
     family.add_argument("name", choices=list(FAMILIES))
     report = commands.add_parser("report", help="Markdown from the files that gpu wrote, on standard output")
@@ -73,16 +76,38 @@ def _gpu(options: argparse.Namespace) -> int:
         "rows": [],
         "failed": [],
     }
+    if options.warm:
+        _warm(options.families, options.limit)
     for name in options.families:
         _family([sys.executable, "-m", "nsalang.bench", "family", name], name, options.limit, result, "nsalang")
         _save(result, options.json)
     if options.peers is not None:
-        for name in options.peer_families:
+        wanted = [PEERS[n] for n in options.families if n in PEERS] if options.peer_families is None else options.peer_families
+        for name in dict.fromkeys(wanted):
             _family([sys.executable, str(options.peers), "--family", name], name, options.limit, result, "peers")
             _save(result, options.json)
     _summary(result)
     wrong = any(r.get("ok") is False for r in result["rows"]) or any(f["of"] == "nsalang" for f in result["failed"])
     return 1 if wrong else 0
+
+
+def _warm(names: Sequence[str], limit: float) -> None:
+    """Compile what the families need, all at once: their figures are thrown away."""
+    begin = time.monotonic()
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "nsalang.bench", "family", name],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )
+        for name in names
+    ]  # fmt: skip
+    for process in running:
+        try:
+            process.wait(max(0.0, begin + limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+    print(f"== compiled in {time.monotonic() - begin:.0f} s", flush=True)
 
 
 def _family(command: list[str], name: str, limit: float, result: dict[str, Any], of: str) -> None:
@@ -117,10 +142,10 @@ def _save(result: dict[str, Any], path: Path | None) -> None:
 
 
 def _summary(result: dict[str, Any]) -> None:
-    from nsalang.bench_report import correctness, text_table, times
+    from nsalang.bench_report import tables, text_table
 
     print()
-    for title, (columns, rows) in (("correctness", correctness(result)), ("times", times(result))):
+    for title, (columns, rows) in tables(result):
         print(f"{title}: {result['device']}, {result['commit']}")
         print(text_table(columns, rows))
     for failed in result["failed"]:

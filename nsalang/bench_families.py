@@ -29,7 +29,8 @@ def _target() -> str:
 
 
 @functools.cache
-def _kernel(name: str) -> Any:
+def load_kernel(name: str) -> Any:
+    """A kernel or program of the examples, by the name that its file has too."""
     from importlib.resources import as_file, files
 
     import nsalang
@@ -56,7 +57,7 @@ def _strided(tensor: Tensor) -> Tensor:
 def _checked(name: str, case: str, arguments: Mapping[str, Any], outputs: Sequence[str], *, exact: bool) -> Iterator[Row]:
     from nsalang import compare
 
-    result = compare.compare(_kernel(name), arguments, target=_target(), exact=exact, outputs=outputs)
+    result = compare.compare(load_kernel(name), arguments, target=_target(), exact=exact, outputs=outputs)
     for run in result.runs:
         if run.failure is not None:
             yield {"kernel": name, "case": case, "backend": run.engine, "ok": False, "reason": run.failure.diagnostics[0].sentence}
@@ -104,7 +105,7 @@ def _timed(
 ) -> Iterator[Row]:
     from nsalang.measure import bytes_of, measure
 
-    kernel, target = _kernel(name), _target()
+    kernel, target = load_kernel(name), _target()
     moved = bytes_of([*arguments.values(), *outputs.values()])
     for backend in BACKENDS:
         row: Row = {"kernel": name + note, "case": list(shape), "backend": backend, "bytes": moved}
@@ -175,7 +176,7 @@ def launch() -> Iterator[Row]:
 
     x = torch.randn(128, 512, device="cuda").bfloat16()
     y, s = torch.empty(128, 512, device="cuda", dtype=torch.float8_e4m3fn), torch.empty(128, 4, device="cuda")
-    kernel = _kernel("act_quant")
+    kernel = load_kernel("act_quant")
     for backend in BACKENDS:
         for _ in range(50):
             kernel(x, y=y, s=s, backend=backend)
@@ -188,6 +189,69 @@ def launch() -> Iterator[Row]:
         yield {"kernel": "act_quant", "case": [128, 512], "backend": backend, "host_us": spent}
 
 
+def guards() -> Iterator[Row]:
+    """The same kernel with the launch facts that it hoists, and with a mask for each: at sizes at which both are right, on the same tensors.
+
+    Rows are named after the variant; ``masked`` counts its accesses that have a mask, of ``accesses``.
+    """
+    import torch
+
+    for n in (1 << 20, 1 << 28):
+        a, b, c = (torch.randn(n, device="cuda") for _ in range(3))
+        yield from _both_variants("vector_add", {"a": a, "b": b, "c": c}, {"N": n})
+    for m, n in ((1024, 4096), (8192, 4096), (4096, 16384)):
+        x, y = torch.randn(m, n, device="cuda"), torch.empty(m, n, device="cuda")
+        yield from _both_variants("softmax", {"x": x, "y": y}, {"M": m, "N": n})
+        h, w = x.bfloat16(), torch.randn(n, device="cuda", dtype=torch.bfloat16)
+        yield from _both_variants("rmsnorm", {"x": h, "w": w, "y": torch.empty_like(h)}, {"M": m, "N": n}, eps=1e-6)
+        q, s = torch.empty(m, n, device="cuda", dtype=torch.float8_e4m3fn), torch.empty(m, n // 128, device="cuda")
+        yield from _both_variants("act_quant", {"x": h, "y": q, "s": s}, {"M": m, "N": n})
+
+
+def _both_variants(name: str, tensors: Mapping[str, Tensor], dims: Mapping[str, int], **scalars: float) -> Iterator[Row]:
+    """Times of the exact variant and of the guarded one, launched beneath the call that would choose the exact one; contiguous tensors."""
+    import torch
+
+    from nsalang import compare, ir
+    from nsalang.launch import count_programs, is_exact
+    from nsalang.measure import bytes_of, measure
+
+    kernel, target, moved = load_kernel(name), _target(), bytes_of(tensors.values())
+    outputs = [p.name for p in kernel.signature.parameters if p.role == "out"]
+    for backend in BACKENDS:
+        found: list[list[Tensor]] = []
+        for exact in (True, False):
+            compiled = kernel.compile(target=target, backend=backend, exact=exact)
+            note = "exact" if exact else "guarded"
+            accesses = [n for s in compiled.kernel.body for n in ir.walk(s) if isinstance(n, ir.Load | ir.Store)]
+            row: Row = {
+                "kernel": f"{name} {note}", "case": list(dims.values()), "backend": backend, "bytes": moved,
+                "accesses": len(accesses), "masked": sum(n.mask is not None for n in accesses),
+            }  # fmt: skip
+            assert not exact or is_exact(compiled.kernel, dims, scalars), "the exact variant must not run at these sizes"
+            launch, programs = compiled.load(), count_programs(compiled, dims, scalars)
+            arguments: list[Any] = []
+            for binding in compiled.generated.bindings:
+                if binding.kind == "tensor":
+                    arguments.append(tensors[binding.name])
+                elif binding.kind == "stride":
+                    arguments.append(tensors[binding.name].stride(binding.axis))
+                else:
+                    arguments.append(dims[binding.name] if binding.kind == "dim" else scalars[binding.name])
+            launch(programs, arguments)
+            torch.cuda.synchronize()
+            found.append([tensors[o].clone() for o in outputs])
+            timing = measure(functools.partial(launch, programs, arguments), "cuda")
+            yield {**row, "us": timing.us, "least_us": timing.least_us, "method": timing.method, "tb_s": moved / timing.us / 1e6}
+        for output, first, second in zip(outputs, *found, strict=True):
+            d = compare.difference("guarded", output, first.cpu(), second.cpu(), exact=compare.is_exact(compiled.typed))
+            yield {
+                "kernel": f"{name} guarded as exact", "case": str(tuple(dims.values())), "backend": backend, "output": output, "equal": d.equal,
+                "elements": d.elements, "max_abs": d.max_abs, "max_rel": d.max_rel, "steps": d.steps,
+                "exact": compare.is_exact(compiled.typed), "ok": d.ok, "reason": d.reason,
+            }  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[], Iterator[Row]]] = {
-    f.__name__: f for f in (act_quant, vector_add, softmax, rmsnorm, swiglu_quant, quant_times, row_times, launch)
+    f.__name__: f for f in (act_quant, vector_add, softmax, rmsnorm, swiglu_quant, quant_times, row_times, guards, launch)
 }

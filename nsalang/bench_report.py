@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nsalang.bench_attention import PEERS
+
 Table = tuple[list[str], list[list[str]]]
+
+
+def tables(result: dict[str, Any]) -> list[tuple[str, Table]]:
+    """Every table that has rows, with its title."""
+    made = (("Agreement with the interpreter", correctness(result)), ("Rates", rates(result)), ("Times", times(result)))
+    return [(title, table) for title, table in made if table[1]]
 
 
 def correctness(result: dict[str, Any]) -> Table:
@@ -46,6 +54,8 @@ def times(result: dict[str, Any]) -> Table:
     """One row for each measurement, ours and peers', cases together: microseconds and TB/s."""
     rows = []
     for row in result["rows"]:
+        if row.get("family") in RATED:
+            continue
         peer = row.get("of") == "peers"
         name = f"{row['family']}: {row['peer']}" if peer else f"{row['kernel']}"
         who = "peer" if peer else row["backend"]
@@ -59,6 +69,33 @@ def times(result: dict[str, Any]) -> Table:
             rows.append([f"{name}, host time of a call", who, str(row["case"]), f"{row['host_us']:.2f}", ""])
     rows.sort(key=lambda r: (_group(r[0]), _numbers(r[2])))
     return ["what", "by", "case", "µs", "TB/s"], rows
+
+
+RATED = frozenset((*PEERS, *PEERS.values()))
+"""Families that ``rates`` shows."""
+
+
+def rates(result: dict[str, Any]) -> Table:
+    """Arithmetic: one row for each kernel of ours, case and backend, with its rate as a ratio to each peer's in the same run, and what each peer did."""
+    ours = [r for r in result["rows"] if r.get("of") != "peers" and r.get("family") in PEERS]
+    theirs = [r for r in result["rows"] if r.get("of") == "peers" and r.get("family") in PEERS.values()]
+    rows: list[list[str]] = []
+    for case in dict.fromkeys((r["family"], str(r["case"])) for r in ours):
+        own = [r for r in ours if (r["family"], str(r["case"])) == case]
+        peers = [r for r in theirs if (r["family"], str(r["case"])) == (PEERS[case[0]], case[1])]
+        best = {r["peer"]: float(r["tflops"]) for r in peers if "tflops" in r}
+        for r in own:
+            if "tflops" not in r:
+                rows.append([r["kernel"], r["backend"], case[1], "", "", f"failed: {r['failed'][:120]}"])
+                continue
+            ratios = "; ".join(f"{r['tflops'] / rate:.2f} × {name}" for name, rate in best.items())
+            rows.append([r["kernel"], r["backend"], case[1], f"{r['us']:.1f}", f"{r['tflops']:.1f}", ratios])
+        for r in peers:
+            if "tflops" in r:
+                rows.append([r["peer"], "peer", case[1], f"{r['ms'] * 1e3:.1f}" if "ms" in r else "", f"{r['tflops']:.1f}", ""])
+            else:
+                rows.append([r["peer"], "peer", case[1], "", "", f"failed: {str(r.get('failed'))[:120]}"])
+    return ["what", "by", "case", "µs", "TFLOP/s", "ratio of rates"], rows
 
 
 GROUPS = (("act_quant", "quant"), ("swiglu",), ("rms",), ("softmax",), ("add",))
@@ -90,6 +127,8 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         "# Benchmarks",
         "",
         "Made by `python -m nsalang.bench report docs/benchmarks/*.json > docs/benchmarks.md`; don't edit. To run it again: developing.md.",
+        "Rates: as peers.py counts operations and times, medians of CUDA events with the L2 cache emptied before each call, of the peers too;",
+        "ours where some rows agree with float64 within 1 - 2Σxy/Σ(x² + y²) < 7e-6. A ratio above 1 is in favour of nsalang.",
         "Times are medians: replays of a CUDA graph for ours and for the peers' short kernels, CUDA events for peers that report ms.",
         "TB/s counts each element of each argument once. Peers are measured in the same run on the same machine.",
         "",
@@ -104,7 +143,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
             f"    {result['command']}",
             "",
         ]
-        for title, (columns, rows) in (("Agreement with the interpreter", correctness(result)), ("Times", times(result))):
+        for title, (columns, rows) in tables(result):
             out += [f"### {title}", "", f"| {' | '.join(columns)} |", f"|{'--|' * len(columns)}"]
             out += [f"| {' | '.join(row)} |" for row in rows]
             out += [""]

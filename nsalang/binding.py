@@ -10,6 +10,7 @@ from nsalang import ir
 from nsalang.arguments import from_torch, scalar, shown
 from nsalang.dtypes import E4M3, DType
 from nsalang.extents import Number, affine, evaluate, names, solve
+from nsalang.lemmas import DIMS
 from nsalang.signature import Parameter, Setting, Signature
 from nsalang.source import NsaError
 from nsalang.target import Target
@@ -136,6 +137,17 @@ def bind(signature: Signature, settings: dict[str, Setting], values: Mapping[str
     solved = _solve(signature, given, shapes, scalars)
     dims = {name: s.value for name, s in solved.items()}
     _check_extents(given, shapes, solved)
+    for what, extent in (
+        *((f"an extent of argument '{n}'", max(s, default=0)) for n, s in shapes.items()),
+        *((f"the dimension {n}", d) for n, d in dims.items()),
+    ):
+        if extent >= DIMS:
+            raise NsaError.at(
+                "NSA0505",
+                f"{what} is {extent}; extents stay below 2**48",
+                signature.span,
+                note="the proof that integers stay within 64 bits rests on it",
+            )
     for parameter in wanted:
         shape = tuple(_extent(signature, parameter, i, dims) for i in range(len(parameter.shape)))
         shapes[parameter.name] = shape

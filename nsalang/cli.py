@@ -19,6 +19,7 @@ from nsalang.source import NsaError
 
 COMMANDS = {
     "compile": "Compile kernels for a target, which need not be here.",
+    "prove": "Show for every access why it is inside, or how it is not.",
     "run": "Run a kernel by interpreter, Triton and TileLang, and compare.",
     "bench": "Time a kernel here, or with --compile-time the compiler.",
     "show": "Show the IR of a kernel after each pass that changed it.",

@@ -1,6 +1,6 @@
 """Every diagnostic code and its meaning in one line.
 
-By area: 01 syntax, 02 names, 03 types and axes, 04 not lowered, 05 calls, 06 targets and tools, 07 files and cache.
+By area: 01 syntax, 02 names, 03 types and axes, 04 not lowered, 05 calls, 06 targets and tools, 07 files and cache, 08 proofs.
 """
 
 from __future__ import annotations
@@ -65,17 +65,24 @@ CODES: dict[str, str] = {
     "NSA0329": "a conversion that does not exist",
     "NSA0330": "a `return` or a string in a kernel",
     "NSA0331": "a `require` about the contents of a tensor",
+    "NSA0332": "a `promise` about what the kernel writes, or about something else than elements of tensors",
+    "NSA0333": "a `view` of something else than bytes, or with a wrong type, offset or strides",
+    "NSA0334": "an `atomic_add` or a `scatter` of a wrong dtype, once a tile, or as all that writes an Out",
+    "NSA0335": "a function of the file that is called and is no helper, or a helper that holds more than values",
+    "NSA0336": "scratch, or an Out of a program, that is read before a call wrote it, or that no call writes; a wrong `empty`",
+    "NSA0337": "a wrong call of a kernel in a program, or something that a program cannot hold",
     "NSA0401": "a construct that is parsed and typed, and that this version cannot lower",
     "NSA0402": "a call option or a method that a later part brings",
     "NSA0408": "a pinned length, number of warps or number of stages that a schedule cannot have",
     "NSA0409": "a schedule pins an axis that the kernel does not have",
     "NSA0410": "a value with more elements than one program can hold",
     "NSA0411": "a conversion between formats that is not lowered yet",
+    "NSA0412": "a contraction that does not fit the machine: shared memory, or no order of axes that suits all",
     "NSA0501": "a name that is no parameter",
     "NSA0502": "too many arguments by position, or one given twice",
     "NSA0503": "an argument is missing",
     "NSA0504": "an argument of the wrong kind: a number for a tensor, a tensor for a number, …",
-    "NSA0505": "a scalar argument that its dtype cannot hold, or a negative dimension",
+    "NSA0505": "a scalar argument that its dtype cannot hold, or a dimension that is negative or reaches 2**48",
     "NSA0506": "a tensor of the wrong dtype",
     "NSA0507": "a launch of more instances than a device can count",
     "NSA0508": "a tensor with the wrong number of axes",
@@ -91,6 +98,8 @@ CODES: dict[str, str] = {
     "NSA0518": "a dimension given to compile that is missing, dynamic or no integer",
     "NSA0519": "a call option with a wrong value, or a parameter named like one",
     "NSA0520": "a kernel does what it must not with the given inputs, as the interpreter shows",
+    "NSA0521": "a view that its base's layout in memory does not allow",
+    "NSA0522": "a call with deterministic=True of a kernel whose results depend on an order",
     "NSA0601": "an unknown target",
     "NSA0602": "a backend refuses a program, or it does not fit the device",
     "NSA0603": "the process that runs Triton on the CPU cannot start, or ended",
@@ -105,4 +114,19 @@ CODES: dict[str, str] = {
     "NSA0705": "a file is not UTF-8",
     "NSA0706": "an output file cannot be written",
     "NSA0707": "a damaged entry of the cache",
+    "NSA0801": "an access that may lie outside its tensor",
+    "NSA0802": "a divisor that may be 0",
+    "NSA0803": "a shift whose amount may be out of range",
+    "NSA0804": "an integer that its dtype may not hold",
+    "NSA0805": "two instances that may write one element",
+    "NSA0806": "a statement that may write one element twice at once",
+    "NSA0807": "an instance that may read what another one writes",
+    "NSA0808": "an element of an Out that nothing writes",
+    "NSA0809": "requirements or promises that contradict each other",
+    "NSA0810": "a view that may lie outside its base, or misaligned",
+    "NSA0811": "views, or elements of a view, that may overlap, one of them written",
+    "NSA0812": "something that the prover could not settle",
+    "NSA0813": "an integer that may leave 64 bits",
+    "NSA0814": "a broken promise or an access outside, found at run time under NSALANG_CHECK=1",
+    "NSA0815": "an access whose verdict `--deny` refuses",
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nsalang.interp import Fault
-    from nsalang.kernel import Kernel
+    from nsalang.kernel import Entry
 
 RELATIVE = 1e-5
 ABSOLUTE = 1e-6
@@ -35,7 +35,7 @@ def is_exact(kernel: ir.Kernel) -> bool:
         match node:
             case ir.Unary(op=op) if op in INEXACT:
                 return False
-            case ir.Reduce(op="sum", dtype=dtype) | ir.Scan(dtype=dtype) if dtype.is_float:
+            case ir.Reduce(op="sum", dtype=dtype) | ir.Scan(dtype=dtype) | ir.Dot(dtype=dtype) if dtype.is_float:
                 return False
     return True
 
@@ -183,7 +183,7 @@ def moved(tensor: Tensor, device: str) -> Tensor:
 
 
 def compare(
-    kernel: Kernel,
+    kernel: Entry,
     arguments: Mapping[str, Any],
     *,
     target: str,
@@ -194,7 +194,7 @@ def compare(
     engines: Sequence[str] = ENGINES,
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
-    """Run a kernel (what ``nsalang.load`` gives) by each engine, and compare ``outputs`` and ``inout`` tensors with the first engine's.
+    """Run a kernel or a program (what ``nsalang.load`` gives) by each engine, and compare ``outputs`` and ``inout`` tensors with the first engine's.
 
     ``arguments`` by parameter name: CPU tensors, numbers, constants; they are not changed. The first engine allocates its outputs; the
     others get tensors full of garbage, so that an element that is not written shows, but zeros for outputs in ``partial``.

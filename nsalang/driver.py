@@ -22,6 +22,7 @@ from nsalang.target import Target
 from nsalang.toolchain import Files, Launch, Program
 
 if TYPE_CHECKING:
+    from nsalang import programs, typecheck
     from nsalang.lowering.emit import Generated
 
 Backend: TypeAlias = Literal["triton", "tilelang"]
@@ -84,33 +85,63 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the machine code depends on beside: the backend, the two facts about a launch, and what the user pins (axis or option name, value)."""
+    """What the machine code depends on beside: the backend, facts about a launch, what the user pins (axis or option name, value), and whether
+    accesses that the prover cannot settle are guarded, and all of them checked as they run.
+
+    ``wide``, ``aligned``, ``exact``, ``sized``: see ir.Schedule. A kernel that hoists nothing has no exact variant: its code is the same with and without.
+    """
 
     backend: Backend
     wide: bool = False
     aligned: bool = True
     pinned: tuple[tuple[str, int], ...] = ()
+    exact: bool = False
+    allow_unknown: bool = False
+    checked: bool = False
+    sized: tuple[tuple[str, int], ...] = ()
 
 
 def typed(unit: Unit, meaning: Meaning) -> ir.Kernel:
     """The IR of a kernel for one meaning. Raises NsaError with all errors of the kernel."""
     from nsalang import typecheck
 
-    settings = typecheck.Settings(
+    return typecheck.specialise(unit.file, unit.name, _settings(unit, meaning))
+
+
+def typed_program(unit: Unit, meaning: Meaning) -> programs.Program:
+    """The calls of a program for one meaning. Raises NsaError with all errors of the program."""
+    from nsalang import programs
+
+    return programs.specialise(unit.file, unit.name, _settings(unit, meaning))
+
+
+def _settings(unit: Unit, meaning: Meaning) -> typecheck.Settings:
+    from nsalang import typecheck
+
+    return typecheck.Settings(
         target=meaning.target,
         constants=dict(meaning.settings),
         dims=dict(meaning.dims),
         present=meaning.present,
         captured=dict(unit.captured),
     )
-    return typecheck.specialise(unit.file, unit.name, settings)
 
 
 def prepare(kernel: ir.Kernel, target: Target, choice: Choice, after: After = nothing) -> ir.Kernel:
     """Run all passes on a typed kernel: what comes out holds every choice, and a lowering prints it."""
     from nsalang.passes import PASSES
 
-    schedule = replace(kernel.schedule, backend=choice.backend, wide=choice.wide, aligned=choice.aligned, pinned=choice.pinned)
+    schedule = replace(
+        kernel.schedule,
+        backend=choice.backend,
+        wide=choice.wide,
+        aligned=choice.aligned,
+        pinned=choice.pinned,
+        exact=choice.exact,
+        allow_unknown=choice.allow_unknown,
+        checked=choice.checked,
+        sized=choice.sized,
+    )
     kernel = replace(kernel, schedule=schedule)
     after("typecheck", kernel)
     for stage, run in PASSES:
@@ -162,7 +193,7 @@ class Compiled:
                 "kernel": repr(self.typed),
                 "target": str(self.target),
                 "backend": choice.backend,
-                "facts": {"wide": choice.wide, "aligned": choice.aligned},
+                "facts": {"wide": choice.wide, "aligned": choice.aligned, "exact": self.kernel.schedule.exact},
                 "pinned": [list(pin) for pin in choice.pinned],
                 "schedule": repr(self.kernel.schedule),
                 "source": program.source,

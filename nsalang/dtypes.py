@@ -27,6 +27,10 @@ class DType:
     mantissa: int = 0
     bias: int = 0
 
+    def __hash__(self) -> int:
+        # Nodes of the IR are hashed often, and fractions hash slowly.
+        return hash(self.name)
+
     @property
     def is_float(self) -> bool:
         return self.kind == "float"

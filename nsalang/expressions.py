@@ -94,7 +94,10 @@ def describe(v: ir.Expr) -> str:
 def unify(scope: Scope, a: Operand, b: Operand, a_node: syntax.Expr, b_node: syntax.Expr, what: str, span: Span) -> tuple[ir.Expr, ir.Expr]:
     """Both sides in one dtype: a constant takes the other's, an integer beside a float becomes the float. Raises NSA0301, NSA0302, NSA0327."""
     if isinstance(a, Exact) and isinstance(b, Exact):
-        return as_value(a, a_node.span), as_value(b, b_node.span)
+        # Both are bool, or neither; as_dtype refuses the rest.
+        plain = as_value(a, a_node.span), as_value(b, b_node.span)
+        common = plain[0].dtype if plain[0].dtype is plain[1].dtype else BOOL if a.is_bool or b.is_bool else F32
+        return as_dtype(a, common, a_node.span), as_dtype(b, common, b_node.span)
     if isinstance(a, Exact):
         right = as_value(b, b_node.span)
         return _constant_beside(a, right, a_node.span)
@@ -308,7 +311,8 @@ def load(scope: Scope, node: syntax.Subscript) -> ir.Expr:
     """A read ``x[i, j]``; signed integers come as i64."""
     ref, indices = place(scope, node)
     if ref.role == "out":
-        raise NsaError.at("NSA0318", f"'{ref.name}' is an Out: it is written, not read", node.span, help="InOut[…] may be read")
+        what = f"a view of the Out '{ref.base}'" if ref.base else "an Out"
+        raise NsaError.at("NSA0318", f"'{ref.name}' is {what}: it is written, not read", node.span, help="InOut[…] may be read")
     axes = scope.join(*indices)
     made = ir.Load(ref.dtype, axes, ref.name, indices, scope.guard(axes), span=node.span)
     if ref.dtype.kind == "signed" and ref.dtype is not I64:

@@ -210,3 +210,8 @@ def solve(form: Affine, extent: int, known: Mapping[str, int]) -> tuple[str, int
 def names(expr: ir.Expr) -> tuple[str, ...]:
     """The dimensions and scalars in an expression, in order of appearance."""
     return tuple(dict.fromkeys(n.name for n in ir.walk(expr) if isinstance(n, ir.Dim | ir.Scalar)))
+
+
+def known_at_launch(expr: ir.Expr) -> bool:
+    """Whether ``evaluate`` can: an expression made of dimensions and scalars."""
+    return all(isinstance(n, ir.Const | ir.Dim | ir.Scalar | ir.Unary | ir.Binary | ir.Where | ir.Cast) for n in ir.walk(expr))

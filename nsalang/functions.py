@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from nsalang import ir, syntax
+from nsalang.calls import arguments, axes_argument, axis_name, flag, keyword, without
 from nsalang.constants import Exact, negate
-from nsalang.dtypes import BF16, BOOL, E2M1, E4M3, E4M3_FNUZ, F16, F32, I8, I64, U8, U32, DType
+from nsalang.contractions import dot
+from nsalang.dtypes import BF16, BOOL, E2M1, E4M3, F16, F32, I64, U8, U32, DType
 from nsalang.expressions import (
     boolean,
     convert,
@@ -38,10 +40,16 @@ def call(scope: Scope, node: syntax.Call) -> Operand:
         return FUNCTIONS[name](scope, node)
     if bound is None and name in PLACES:
         raise NsaError.at("NSA0317", f"'{name}' can't stand here: {PLACES[name]}", node.span)
+    if bound is None and name in scope.functions:
+        from nsalang.statements import inline
+
+        found_values = inline(scope, node, scope.functions[name])
+        if len(found_values) != 1:
+            raise NsaError.at("NSA0325", f"one value is expected here, and '{name}' returns {len(found_values)}", node.span)
+        return found_values[0]
     if bound is None and name not in scope.ended:
-        raise unknown(
-            "function", name, node.function.span, [*FUNCTIONS, *PLACES, *(n for n, v in scope.names.items() if isinstance(v, DType))]
-        )
+        dtypes = (n for n, v in scope.names.items() if isinstance(v, DType))
+        raise unknown("function", name, node.function.span, [*FUNCTIONS, *PLACES, *scope.functions, *dtypes])
     found = scope.lookup(name, node.function.span)
     if not isinstance(found, DType):
         raise NsaError.at("NSA0311", f"'{name}' is no function", node.function.span)
@@ -67,71 +75,14 @@ PLACES: Mapping[str, str] = {
     "require": "it is a statement before the grid",
     "promise": "it is a statement before the grid",
     "partial": "it is a statement before the grid",
-    "view": "it is assigned to a name before the grid",
+    "view": "it is assigned to a name alone, before the grid",
     "empty": "it belongs into a program, a def without a grid",
     "atomic_add": "it is a statement",
     "scatter": "it is a statement",
+    "distinct": "it stands alone in promise(…)",
+    "sorted": "it stands alone in promise(…)",
+    "split": "it gives two values: lo, hi = split(n, parts, g)",
 }
-
-
-def arguments(node: syntax.Call, low: int, high: int, keywords: tuple[str, ...] = ()) -> tuple[syntax.Expr, ...]:
-    """The positional arguments, their number and the keywords being right. Raises NSA0311."""
-    assert isinstance(node.function, syntax.Name)
-    name = node.function.id
-    count = len(node.arguments)
-    if not low <= count <= high:
-        wanted = f"{low}" if low == high else f"{low} to {high}"
-        help = f"to combine two values element by element: {name}imum(a, b)" if name in ("max", "min") and count > 1 else None
-        raise NsaError.at(
-            "NSA0311", f"'{name}' takes {wanted} argument{'' if wanted == '1' else 's'}, and {count} are given", node.span, help=help
-        )
-    for keyword in node.keywords:
-        if keyword.name not in keywords:
-            known = f"'{name}' takes {', '.join(f'{k}=…' for k in keywords) or 'no keyword arguments'}"
-            raise unknown("keyword argument", keyword.name, keyword.name_span, list(keywords), "NSA0311", note=known)
-    return node.arguments
-
-
-def keyword(node: syntax.Call, name: str) -> syntax.Expr | None:
-    """The value of a keyword argument, if given."""
-    return next((k.value for k in node.keywords if k.name == name), None)
-
-
-def axes_argument(scope: Scope, node: syntax.Call, v: ir.Expr) -> tuple[str, ...]:
-    """``axis=n`` or ``axis=(m, n)``: axes that the value carries. Raises NSA0307, NSA0311."""
-    given = keyword(node, "axis")
-    assert isinstance(node.function, syntax.Name)
-    if given is None:
-        raise NsaError.at("NSA0311", f"'{node.function.id}' needs axis=…", node.span, help=f"the value is {describe(v)}")
-    inner = given.value if isinstance(given, syntax.Paren) else given
-    items = inner.items if isinstance(inner, syntax.Tuple) else (inner,)
-    over = tuple(axis_name(scope, item) for item in items)
-    for axis, item in zip(over, items, strict=True):
-        if axis not in v.axes:
-            raise NsaError.at("NSA0307", f"the value has no axis '{ir.plain(axis)}': it is {describe(v)}", item.span)
-        if axis in scope.lanes:
-            raise NsaError.at("NSA0324", f"a reduction over '{ir.plain(axis)}' can't stand under a condition that has this axis", item.span,
-                              help="reduce where(condition, x, …) instead")  # fmt: skip
-        for guard in scope.guards:
-            if axis in guard.axes:
-                raise NsaError.at(
-                    "NSA0324", f"'{ir.plain(axis)}' is reduced inside, so the condition around it can't have this axis", item.span
-                )
-    if len(set(over)) != len(over):
-        raise NsaError.at("NSA0311", "an axis is named twice", given.span)
-    return over
-
-
-def axis_name(scope: Scope, node: syntax.Expr) -> str:
-    """A name that stands for an axis."""
-    found = operand(scope, node)
-    if isinstance(found, ir.Index) and found.axes:
-        return found.name
-    raise NsaError.at("NSA0307", "an axis is named by its index variable, a tile or a span", node.span)
-
-
-def _without(scope: Scope, axes: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(a for a in axes if a not in over)
 
 
 # -------------------------------------------------------------------------------------------------------------------- handlers
@@ -254,7 +205,7 @@ def _reduction(op: ir.ReduceOp) -> Handler:
         v = value(scope, argument)
         assert isinstance(node.function, syntax.Name)
         name = node.function.id
-        over = axes_argument(scope, node, v)
+        over = axes_argument(scope, node, v, all_of_them=True)
         refuse_narrow(f"'{name}'", v, argument.span)
         if op in ("any", "all") and v.dtype is not BOOL:
             raise NsaError.at("NSA0302", f"'{name}' needs bools; this is {describe(v)}", argument.span, help="compare: x != 0")
@@ -265,7 +216,7 @@ def _reduction(op: ir.ReduceOp) -> Handler:
         if op in ("argmax", "argmin") and len(over) != 1:
             raise NsaError.at("NSA0311", f"'{name}' goes over one axis", node.span)
         dtype = I64 if op in ("argmax", "argmin") else v.dtype
-        return ir.Reduce(dtype, _without(scope, v.axes, over), op, v, over, span=node.span)
+        return ir.Reduce(dtype, without(v.axes, over), op, v, over, span=node.span)
 
     return handler
 
@@ -289,7 +240,7 @@ def _cumsum(scope: Scope, node: syntax.Call) -> Operand:
     if len(over) != 1:
         raise NsaError.at("NSA0311", "'cumsum' goes over one axis", node.span)
     v = _summand(v, "cumsum", argument.span)
-    return ir.Scan(v.dtype, v.axes, v, over[0], _flag(scope, node, "exclusive"), _flag(scope, node, "reverse"), span=node.span)
+    return ir.Scan(v.dtype, v.axes, v, over[0], flag(scope, node, "exclusive"), flag(scope, node, "reverse"), span=node.span)
 
 
 def _rank(scope: Scope, node: syntax.Call) -> Operand:
@@ -299,16 +250,6 @@ def _rank(scope: Scope, node: syntax.Call) -> Operand:
         raise NsaError.at("NSA0302", f"'rank' needs a mask of bools; this is {describe(v)}", argument.span)
     over = axes_argument(scope, node, v)
     return ir.Scan(I64, v.axes, ir.Cast(I64, v.axes, v, span=v.span), over[0], exclusive=True, span=node.span)
-
-
-def _flag(scope: Scope, node: syntax.Call, name: str) -> bool:
-    given = keyword(node, name)
-    if given is None:
-        return False
-    found = operand(scope, given)
-    if not isinstance(found, Exact) or not found.is_bool:
-        raise NsaError.at("NSA0312", f"'{name}' must be a constant bool", given.span)
-    return bool(found.value)
 
 
 def _filled(scope: Scope, node: syntax.Call) -> Operand:
@@ -340,36 +281,47 @@ def _filled(scope: Scope, node: syntax.Call) -> Operand:
     return ir.Full(fill.dtype, wanted, fill, span=node.span)
 
 
+def _searchsorted(scope: Scope, node: syntax.Call) -> Operand:
+    from nsalang.declarations import sorted_promise
+
+    tensor_node, value_node = arguments(node, 2, 2)
+    ref = operand(scope, tensor_node)
+    if not isinstance(ref, TensorRef) or len(ref.shape) != 1:
+        raise NsaError.at("NSA0311", "'searchsorted' takes a tensor of one axis first", tensor_node.span)
+    if ref.role == "out":
+        raise NsaError.at("NSA0318", f"'{ref.name}' is an Out: it is written, not read", tensor_node.span, help="InOut[…] may be read")
+    if all(p.kind != "sorted" or p.tensors != (ref.name,) for p in scope.promises):
+        scope.promises.append(sorted_promise(ref, tensor_node.span, f"sorted({ref.name})", implied=True))
+    element = ir.Load(I64 if ref.dtype.kind == "signed" else ref.dtype, (), ref.name, ())
+    _, x = unify(scope, element, operand(scope, value_node), tensor_node, value_node, "'searchsorted'", node.span)
+    if x.dtype is not element.dtype:
+        raise NsaError.at("NSA0301", f"'{ref.name}' holds {ref.dtype}, and the value is {describe(x)}", value_node.span)
+    return ir.Search(I64, x.axes, ref.name, x, scope.guard(x.axes), span=node.span)
+
+
+def split_bounds(scope: Scope, node: syntax.Call) -> tuple[ir.Expr, ir.Expr]:
+    """``lo, hi = split(n, parts, g)``: part ``g`` of ``n`` things in ``parts`` even parts."""
+    n, parts, g = (integer(scope, a, "an argument of 'split'") for a in arguments(node, 3, 3))
+    if isinstance(parts, ir.Const) and parts.value == 0:
+        raise NsaError.at("NSA0326", "this divides by zero", node.arguments[1].span)
+    imply_positive(scope, parts, node.arguments[1])
+    after = scope.binary("add", g, ir.const(1, span=node.span), node.span)
+    return _border(scope, n, parts, g, node.span), _border(scope, n, parts, after, node.span)
+
+
+def _border(scope: Scope, n: ir.Expr, parts: ir.Expr, g: ir.Expr, span: Span) -> ir.Expr:
+    if not scope.in_declarations:
+        return ir.Border(I64, scope.join(n, parts, g), n, parts, g, span=span)
+    # Before the grid it may become an extent, which the host computes.
+    whole, rest = scope.binary("floordiv", n, parts, span), scope.binary("mod", n, parts, span)
+    return scope.binary("add", scope.binary("mul", g, whole, span), scope.binary("min", g, rest, span), span)
+
+
 # ------------------------------------------------------------------------------------------- typed now, lowered by a later part
 
 
 def _placeholder(dtype: DType, axes: tuple[str, ...], span: Span) -> ir.Expr:
     return ir.Full(dtype, axes, ir.Const(dtype, (), False if dtype is BOOL else 0.0 if dtype.is_float else 0), span=span)
-
-
-def _dot(scope: Scope, node: syntax.Call) -> Operand:
-    a_node, b_node = arguments(node, 2, 2, ("axis", "precision", "accumulate"))
-    a, b = value(scope, a_node), value(scope, b_node)
-    for v, where in ((a, a_node), (b, b_node)):
-        if narrow_integer(v) not in (BF16, F16, F32, E4M3, E4M3_FNUZ, I8):
-            raise NsaError.at("NSA0302", f"'dot' takes bf16, f16, f32, e4m3 or i8; this is {describe(v)}", where.span)
-    if narrow_integer(a) is not narrow_integer(b):
-        raise NsaError.at("NSA0301", f"'dot' mixes {describe(a)} with {describe(b)}", node.span, help="convert one side")
-    over = axes_argument(scope, node, a)
-    if over[0] not in b.axes:
-        raise NsaError.at("NSA0307", f"the second value has no axis '{ir.plain(over[0])}': it is {describe(b)}", b_node.span)
-    scope.later("'dot'", 3, node.span)
-    return _placeholder(I64 if narrow_integer(a) is I8 else F32, _without(scope, scope.join(a, b), over), node.span)
-
-
-def _searchsorted(scope: Scope, node: syntax.Call) -> Operand:
-    tensor_node, value_node = arguments(node, 2, 2)
-    ref = operand(scope, tensor_node)
-    if not isinstance(ref, TensorRef) or len(ref.shape) != 1:
-        raise NsaError.at("NSA0311", "'searchsorted' takes a tensor of one axis first", tensor_node.span)
-    v = value(scope, value_node)
-    scope.later("'searchsorted'", 2, node.span)
-    return _placeholder(I64, v.axes, node.span)
 
 
 def _take(scope: Scope, node: syntax.Call) -> Operand:
@@ -383,7 +335,7 @@ def _take(scope: Scope, node: syntax.Call) -> Operand:
         raise NsaError.at("NSA0307", f"the value has no axis '{chosen.name}': it is {describe(v)}", chosen.name_span)
     at = integer(scope, chosen.value, "a lane")
     scope.later("'take'", 4, node.span)
-    return _placeholder(v.dtype, ir.join(_without(scope, v.axes, (axis,)), at.axes, order=tuple(scope.order)), node.span)
+    return _placeholder(v.dtype, ir.join(without(v.axes, (axis,)), at.axes, order=tuple(scope.order)), node.span)
 
 
 def _rename(scope: Scope, node: syntax.Call) -> Operand:
@@ -392,7 +344,7 @@ def _rename(scope: Scope, node: syntax.Call) -> Operand:
     if old not in v.axes:
         raise NsaError.at("NSA0307", f"the value has no axis '{ir.plain(old)}': it is {describe(v)}", old_node.span)
     scope.later("'rename'", 4, node.span)
-    return _placeholder(v.dtype, ir.join(_without(scope, v.axes, (old,)), (new,), order=tuple(scope.order)), node.span)
+    return _placeholder(v.dtype, ir.join(without(v.axes, (old,)), (new,), order=tuple(scope.order)), node.span)
 
 
 def _histogram(scope: Scope, node: syntax.Call) -> Operand:
@@ -400,7 +352,7 @@ def _histogram(scope: Scope, node: syntax.Call) -> Operand:
     x = integer(scope, x_node, "a bin")
     over, bins = axes_argument(scope, node, x), axis_name(scope, bin_node)
     scope.later("'histogram'", 4, node.span)
-    return _placeholder(I64, ir.join(_without(scope, x.axes, over), (bins,), order=tuple(scope.order)), node.span)
+    return _placeholder(I64, ir.join(without(x.axes, over), (bins,), order=tuple(scope.order)), node.span)
 
 
 def _pack(scope: Scope, node: syntax.Call) -> Operand:
@@ -409,19 +361,11 @@ def _pack(scope: Scope, node: syntax.Call) -> Operand:
     return _placeholder(U8, scope.join(low, high), node.span)
 
 
-def split_bounds(scope: Scope, node: syntax.Call) -> tuple[ir.Expr, ir.Expr]:
-    """``lo, hi = split(n, parts, g)``: part ``g`` of ``n`` things in ``parts`` even parts."""
-    n, parts, g = (integer(scope, a, "an argument of 'split'") for a in arguments(node, 3, 3))
-    scope.later("'split'", 2, node.span)
-    axes = scope.join(n, parts, g)
-    return _placeholder(I64, axes, node.span), _placeholder(I64, axes, node.span)
-
-
 FUNCTIONS: Mapping[str, Handler] = {
     **{name: _unary(name) for name in (
         "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round")},
     **{name: _reduction(name) for name in ("sum", "max", "min", "absmax", "any", "all", "argmax", "argmin")},
     "maximum": _pair("max"), "minimum": _pair("min"), "clamp": _clamp, "fma": _fma, "where": _where, "bitcast": _bitcast, "wrap": _wrap,
-    "cdiv": _cdiv, "cumsum": _cumsum, "rank": _rank, "zeros": _filled, "full": _filled, "dot": _dot, "searchsorted": _searchsorted,
+    "cdiv": _cdiv, "cumsum": _cumsum, "rank": _rank, "zeros": _filled, "full": _filled, "dot": dot, "searchsorted": _searchsorted,
     "take": _take, "rename": _rename, "histogram": _histogram, "pack": _pack,
 }  # fmt: skip

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from typing_extensions import assert_never
 
-from nsalang import ir, numerics
+from nsalang import collisions, ir, numerics
 from nsalang.dtypes import BOOL, I64, DType
 from nsalang.source import Span
+from nsalang.views import views
 
 
 class Fault(Exception):
@@ -42,6 +44,22 @@ class Fault(Exception):
         super().__init__(f"{f'{span}: ' if span else ''}{where}{message}{lane}")
 
 
+class Watch(Protocol):
+    """Looks on while a kernel runs in meaning mode, and may raise. Where a fault is passed over, the run goes on without the lanes concerned."""
+
+    def instance(self, name: str, value: int) -> bool:
+        """Whether instances with this value of a grid index run (of a block: its first lane)."""
+
+    def fault(self, run: Run, fault: Fault) -> None:
+        """An access outside, or an undefined value that is stored."""
+
+    def operation(self, run: Run, node: ir.Expr, lanes: Tensor) -> None:
+        """An operation without a result in some lanes (in the node's axes), within the ``where``s and the guard written around it."""
+
+    def access(self, run: Run, node: ir.Load | ir.Store, places: list[Tensor], active: Tensor | None) -> None:
+        """A read, or a write before it happens: the indices of the active lanes (None: of all)."""
+
+
 def interpret(
     kernel: ir.Kernel,
     tensors: Mapping[str, Tensor],
@@ -50,8 +68,10 @@ def interpret(
     *,
     tile: int | Mapping[str, int] | None = None,
     machine: bool = False,
+    watch: Watch | None = None,
 ) -> None:
-    """Run a kernel; its outputs are written in place. Tensors may have any strides, and the torch dtype of their parameter.
+    """Run a kernel; its outputs are written in place. Tensors may have any strides, and the torch dtype of their parameter; ``tensors`` may hold
+    views, and those that it lacks are made of their bases.
 
     ``tile``: length of every tile, or of each by its axis (its name in the source will do); None, or a missing axis: the whole range.
     ``machine``: lanes as the schedule's lengths say. Raises Fault.
@@ -60,12 +80,13 @@ def interpret(
         given = tensors[parameter.name]
         assert given.dtype == numerics.memory_dtype(parameter.dtype), f"{parameter.name} is {given.dtype}, not {parameter.dtype}"
         assert given.dim() == len(parameter.shape), f"{parameter.name} has {given.dim()} axes, not {len(parameter.shape)}"
-    _Run(kernel, tensors, scalars, dims, tile, machine).kernel()
+    Run(kernel, {**tensors, **views(kernel, tensors, dims, scalars)}, scalars, dims, tile, machine, watch).kernel()
 
 
 _CAUSES = {
     **dict.fromkeys(("shl", "shr"), "a shift's amount is out of range, or "),
     **dict.fromkeys(("floordiv", "mod", "tdiv", "tmod"), "a divisor is 0, or "),
+    "Border": "a negative number is split, or one into no parts, or ",
 }
 
 
@@ -90,7 +111,7 @@ class Lane:
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """One execution of a kernel; ``lanes`` and ``values`` hold the axes and variables of the running instance."""
 
     program: ir.Kernel
@@ -99,6 +120,8 @@ class _Run:
     dims: Mapping[str, int]
     tile: int | Mapping[str, int] | None
     machine: bool
+    watch: Watch | None = None
+    guards: list[Lane] = field(default_factory=list)
     lanes: dict[str, Lanes] = field(default_factory=dict)
     values: dict[str, Lane] = field(default_factory=dict)
     constants: dict[int, Lane] = field(default_factory=dict)
@@ -110,11 +133,17 @@ class _Run:
                 return
             extent = self.integer(indices[0].extent)
             if indices[0].tiled:
-                self.tiles(indices[0].name, 0, extent, lambda: instances(indices[1:]))
+                self.tiles(indices[0].name, 0, extent, lambda: block(indices))
             else:
                 for value in range(extent):
+                    if self.watch is not None and not self.watch.instance(indices[0].name, value):
+                        continue
                     self.values[indices[0].name] = Lane(torch.tensor(value), ())
                     instances(indices[1:])
+
+        def block(indices: tuple[ir.GridIndex, ...]) -> None:
+            if self.watch is None or self.watch.instance(indices[0].name, self.lanes[indices[0].name].start):
+                instances(indices[1:])
 
         instances(self.program.grid)
 
@@ -210,6 +239,14 @@ class _Run:
                 return self.made(node, numerics.bitcast(x.data, node.x.dtype, node.dtype), None, x)
             case ir.Load():
                 return self.load(node)
+            case ir.Search():
+                return self.search(node)
+            case ir.Border():
+                n, parts, g = self.aligned(node.axes, node.n, node.parts, node.g)
+                data, wrong = numerics.border(n.data, parts.data, g.data)
+                return self.made(node, data.expand(self.shape(node.axes)), wrong, n, parts, g)
+            case ir.Dot():
+                return self.dot(node)
             case ir.Reduce():
                 return self.reduce(node)
             case ir.Scan():
@@ -232,11 +269,34 @@ class _Run:
         """An operation's result: undefined where it went wrong, and where an operand (aligned to the node's axes) is undefined."""
         lost, why = wrong, None
         if wrong is not None:
-            why = Fault(f"{_CAUSES.get(getattr(node, 'op', ''), '')}the result does not fit {node.dtype}", node.span)
+            self.told(node, wrong)
+            why = Fault(f"{_CAUSES.get(getattr(node, 'op', type(node).__name__), '')}the result does not fit {node.dtype}", node.span)
         for x in operands:
             if x.lost is not None:
                 lost, why = x.lost if lost is None else lost | x.lost, x.why or why
         return Lane(data, node.axes, None if lost is None else lost.expand(data.shape), why)
+
+    def told(self, node: ir.Expr, wrong: Tensor) -> None:
+        """Tell the watch of an operation that goes wrong where it is wanted."""
+        if self.watch is None:
+            return
+        lanes = wrong.expand(self.shape(node.axes))
+        for guard in self.guards:
+            extra = tuple(i for i, a in enumerate(guard.axes) if a not in node.axes)
+            wanted = guard.data.expand(self.shape(guard.axes))
+            wanted = wanted.any(extra) if extra else wanted
+            lanes = lanes & self.align(Lane(wanted, tuple(a for a in guard.axes if a in node.axes)), node.axes).data
+        if bool(lanes.any()):
+            self.watch.operation(self, node, lanes)
+
+    def under(self, guard: Lane | None, *nodes: ir.Expr, axes: tuple[str, ...]) -> tuple[Lane, ...]:
+        """Values where a condition around them holds, which the watch is told."""
+        if self.watch is None or guard is None:
+            return self.aligned(axes, *nodes)
+        self.guards.append(guard)
+        found = self.aligned(axes, *nodes)
+        self.guards.pop()
+        return found
 
     def align(self, x: Lane, axes: tuple[str, ...]) -> Lane:
         """``x`` with dimensions for ``axes``, of length 1 where it lacks one."""
@@ -268,7 +328,9 @@ class _Run:
         return result
 
     def where(self, node: ir.Where) -> Lane:
-        cond, a, b = self.aligned(node.axes, node.cond, node.a, node.b)
+        (cond,) = self.aligned(node.axes, node.cond)
+        (a,) = self.under(cond, node.a, axes=node.axes)
+        (b,) = self.under(Lane(~cond.data, cond.axes), node.b, axes=node.axes)
         data = torch.where(cond.data, a.data, b.data)
         if cond.lost is None and a.lost is None and b.lost is None:
             return Lane(data, node.axes)
@@ -276,6 +338,22 @@ class _Run:
         lost = torch.where(cond.data, no if a.lost is None else a.lost, no if b.lost is None else b.lost)
         lost = (lost if cond.lost is None else lost | cond.lost).expand(data.shape)
         return Lane(data, node.axes, lost if bool(lost.any()) else None, cond.why or a.why or b.why)
+
+    def dot(self, node: ir.Dot) -> Lane:
+        """A contraction, which is undefined where a term of it is."""
+        number = {axis: i for i, axis in enumerate((*node.axes, node.over))}
+        a, b = self.value(node.a), self.value(node.b)
+        places = ([number[x] for x in a.axes], [number[x] for x in b.axes], [number[x] for x in node.axes])
+        acc = None if node.acc is None else self.align(self.value(node.acc), node.axes)
+        left, right = (x.data.expand(self.shape(x.axes)) for x in (a, b))
+        data, wrong = numerics.dot(left, right, places, None if acc is None else acc.data, node.dtype)
+        terms = [] if acc is None else [acc]
+        for x in (a, b):
+            if x.lost is not None:
+                rest = tuple(axis for axis in x.axes if axis != node.over)
+                lost = x.lost.expand(self.shape(x.axes)).any(x.axes.index(node.over))
+                terms.append(self.align(Lane(lost, rest, lost, x.why), node.axes))
+        return self.made(node, data, wrong, *terms)
 
     def reduce(self, node: ir.Reduce) -> Lane:
         x = self.value(node.x)
@@ -292,9 +370,9 @@ class _Run:
 
     # ----------------------------------------------------------------------------------------------------------------- accesses
 
-    def active(self, node: ir.Load | ir.Store) -> Tensor | None:
+    def active(self, node: ir.Load | ir.Store | ir.Search) -> Tensor | None:
         """The lanes of an access that happen (None: all), in the access's axes."""
-        condition = node.mask if self.machine or node.guard is None else node.guard
+        condition = node.mask if self.machine and not isinstance(node, ir.Search) else node.guard
         if condition is None:
             return None
         (lane,) = self.aligned(ir.join(node.axes, condition.axes), condition)
@@ -305,19 +383,30 @@ class _Run:
         mask = lane.data.any(extra) if extra else lane.data
         return mask.expand(self.shape(node.axes))
 
-    def addresses(self, node: ir.Load | ir.Store, tensor: Tensor, active: Tensor | None) -> list[Tensor]:
-        """The indices of an access, in range; those of inactive lanes are 0."""
+    def addresses(self, node: ir.Load | ir.Store, tensor: Tensor, active: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+        """The indices of an access, in range, and its active lanes; the indices of inactive lanes are 0."""
         found = []
-        lanes = self.aligned(node.axes, *node.indices)
+        lanes = self.under(None if active is None else Lane(active, node.axes), *node.indices, axes=node.axes)
         for position, (x, extent) in enumerate(zip(lanes, tensor.shape, strict=True)):
             wrong = (x.data < 0) | (x.data >= extent)
             wrong = wrong if x.lost is None else wrong | x.lost
             if bool(wrong.any()):
                 wrong = wrong if active is None else wrong & active
                 if bool(wrong.any()):
-                    raise self.outside(node, lanes, wrong, x, position, extent)
-            found.append(x.data if active is None else torch.where(active, x.data, 0))
-        return found
+                    fault = self.outside(node, lanes, wrong, x, position, extent)
+                    if self.watch is None:
+                        raise fault
+                    self.watch.fault(self, fault)
+                    everywhere = torch.ones(self.shape(node.axes), dtype=torch.bool)
+                    active = (everywhere if active is None else active) & ~wrong
+            found.append(x.data)
+        if active is not None:
+            found = [torch.where(active, x, 0) for x in found]
+        if self.watch is not None:
+            shape = self.shape(node.axes)
+            places = [x.expand(shape) for x in found]
+            self.watch.access(self, node, places if active is None else [x[active] for x in places], active)
+        return found, active
 
     def outside(self, node: ir.Load | ir.Store, lanes: tuple[Lane, ...], wrong: Tensor, x: Lane, position: int, extent: int) -> Fault:
         first, at = self.first(node.axes, wrong)
@@ -342,7 +431,7 @@ class _Run:
         tensor, shape = self.tensors[node.tensor], self.shape(node.axes)
         assert node.dtype is self.element(node.tensor), f"{node.tensor} is read as {node.dtype}"
         active = self.active(node)
-        indices = self.addresses(node, tensor, active)
+        indices, active = self.addresses(node, tensor, active)
         if active is not None and not bool(active.any()):
             data = torch.zeros(shape, dtype=numerics.native(node.dtype))
         else:
@@ -360,6 +449,17 @@ class _Run:
         why = None if lost is None else Fault(f"a lane of {node.tensor} is used that the mask leaves undefined", node.span, node.tensor)
         return Lane(torch.where(active, data, rest), node.axes, lost, why)
 
+    def search(self, node: ir.Search) -> Lane:
+        active = self.active(node)
+        (x,) = self.under(None if active is None else Lane(active, node.axes), node.x, axes=node.axes)
+        table = numerics.from_memory(numerics.memory(self.tensors[node.tensor]), self.element(node.tensor))
+        data = numerics.search(table, x.data).expand(self.shape(node.axes))
+        if active is not None:
+            data = torch.where(active, data, 0)
+            if x.lost is not None:
+                x = Lane(x.data, x.axes, x.lost & active, x.why)
+        return self.made(node, data, None, x)
+
     def element(self, tensor: str) -> DType:
         parameter = self.program.tensor(tensor)
         return parameter.storage or parameter.dtype
@@ -369,8 +469,8 @@ class _Run:
         active = self.active(node)
         if self.machine:
             self.refuse_padded(node, active)
-        indices = self.addresses(node, tensor, active)
-        (x,) = self.aligned(node.axes, node.value)
+        indices, active = self.addresses(node, tensor, active)
+        (x,) = self.under(None if active is None else Lane(active, node.axes), node.value, axes=node.axes)
         data, lost, why = x.data.expand(shape), x.lost, x.why
         if node.value.dtype is not element:
             assert node.value.dtype.is_integer and element.is_integer, f"{node.value.dtype} stored into {element}"
@@ -382,13 +482,26 @@ class _Run:
             if bool(lost.any()):
                 first, at = self.first(node.axes, lost)
                 where = tuple(int(i.expand(shape)[first]) for i in indices)
-                raise Fault(why.message if why else "an undefined value is stored", why.span if why else node.span, node.tensor, where, at)
+                message, span = ("an undefined value is stored", node.span) if why is None else (why.message, why.span)
+                fault = Fault(message, span, node.tensor, where, at)
+                if self.watch is None:
+                    raise fault
+                self.watch.fault(self, fault)
         bits = numerics.to_memory(data, element)
         places = [i.expand(shape) for i in indices]
         if active is not None:
             bits, places = bits[active], [i[active] for i in places]
-        if bits.numel():
-            numerics.memory(tensor)[tuple(places)] = bits
+        if not bits.numel():
+            return
+        match node.mode:
+            case "set":
+                numerics.memory(tensor)[tuple(places)] = bits
+            case "scatter":
+                collisions.put(numerics.memory(tensor), places, bits)
+            case "add":
+                collisions.add_at(tensor, places, numerics.from_memory(bits, element), element)
+            case _:
+                assert_never(node.mode)
 
     def refuse_padded(self, node: ir.Store, active: Tensor | None) -> None:
         for i, axis in enumerate(node.axes):

@@ -96,7 +96,7 @@ class Bounds:
     def _dimensions(self) -> dict[str, Interval]:
         top = MOST if self.kernel.schedule.wide else NARROW_DIM
         dims = {name: Interval(0, top) for name in self.kernel.dims}
-        for tensor in self.kernel.tensors:
+        for tensor in self.kernel.arrays:
             for extent in tensor.shape:
                 _limit(extent, top, dims)
         for require in self.kernel.requires:
@@ -183,6 +183,14 @@ class Bounds:
                 inside = self.of(node.x)
                 lanes = self._lanes((node.over,))
                 return self._modular(node.dtype, cut(min(0, inside.lo * lanes), max(0, inside.hi * lanes)))
+            case ir.Dot():
+                return self._dot(node)
+            case ir.Search():
+                return cut(0, self.of(self.kernel.tensor(node.tensor).shape[0]).hi)
+            case ir.Border():
+                # Parts are even, so the border of one of them lies between 0 and n; beyond the last part it is extrapolated.
+                n, parts, g = self.of(node.n), self.of(node.parts), self.of(node.g)
+                return cut(0, n.hi) if n.lo >= 0 and parts.lo >= 0 and g.lo >= 0 and g.hi <= parts.lo else FULL
             case ir.Load() | ir.Bitcast():
                 return of_dtype(node.dtype) if not node.dtype.is_float else FULL
             case ir.Fma():
@@ -208,6 +216,14 @@ class Bounds:
                 return Interval(-127, 128)
             case _:
                 return of_dtype(node.dtype) if not node.dtype.is_float else FULL
+
+    def _dot(self, node: ir.Dot) -> Interval:
+        if node.dtype.is_float:
+            return FULL
+        a, b, lanes = self.of(node.a), self.of(node.b), self._lanes((node.over,))
+        added = cut(0, 0) if node.acc is None else self.of(node.acc)
+        term = hull(x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi))
+        return cut(min(0, term.lo * lanes) + added.lo, max(0, term.hi * lanes) + added.hi)
 
     def _reduce(self, node: ir.Reduce) -> Interval:
         if node.op in ("argmax", "argmin"):

@@ -206,6 +206,24 @@ class Border(Value):
     g: Expr
 
 
+@dataclass(frozen=True, slots=True)
+class Dot(Value):
+    """``sum(a * b)`` over the shared axis ``over``, in f32 (i8: exact integers), plus ``acc``, which the pass ``contract`` fuses into it.
+
+    ``a`` and ``b`` have one dtype; axes on one side are free, axes on both sides that are not contracted are batch axes. ``precision`` is about
+    f32 operands; ``promote``: partial products are added up in f32 registers every so many terms (0: as the tensor core does).
+    ``left``: the axes of the rows of the matrix product, those of the other side being its columns; set by ``order``.
+    """
+
+    a: Expr
+    b: Expr
+    over: str
+    acc: Expr | None = None
+    precision: Literal["ieee", "tf32"] = "ieee"
+    promote: int = 0
+    left: tuple[str, ...] | None = None
+
+
 ReduceOp: TypeAlias = Literal["sum", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
 
 
@@ -236,7 +254,7 @@ class Full(Value):
 
 
 Expr: TypeAlias = (
-    Const | Dim | Scalar | Index | Var | Unary | Binary | Fma | Where | Cast | Bitcast | Load | Search | Border | Reduce | Scan | Full
+    Const | Dim | Scalar | Index | Var | Unary | Binary | Fma | Where | Cast | Bitcast | Load | Search | Border | Dot | Reduce | Scan | Full
 )
 
 # ------------------------------------------------------------------------------------------------------------------- statements
@@ -244,10 +262,12 @@ Expr: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Assign(Node):
-    """``name = value``. All values assigned to one name have one dtype and one set of axes; an outer name assigned in a loop is carried by it."""
+    """``name = value``. All values assigned to one name have one dtype and one set of axes; an outer name assigned in a loop is carried by it.
+    ``place`` is where a value with axes lies, as the pass ``place`` decides: registers, unless it says ``shared``."""
 
     name: str
     value: Expr
+    place: Literal["shared"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +301,8 @@ class SpanAxis(Node):
 @dataclass(frozen=True, slots=True)
 class For(Node):
     """kind ``range``: a scalar loop over lo..hi; ``tile``: a loop over consecutive blocks of lo..hi, ``index`` being an axis.
-    ``carried`` are the variables that live before the loop and are assigned in it."""
+    ``carried`` are the variables that live before the loop and are assigned in it. ``ahead`` (set by ``place``): variables of the body, each a
+    load into shared memory, that are read ``stages - 1`` steps ahead into one of ``stages`` buffers while the step computes."""
 
     index: str
     kind: Literal["range", "tile"]
@@ -289,6 +310,8 @@ class For(Node):
     hi: Expr
     body: tuple[Stmt, ...]
     carried: tuple[str, ...] = ()
+    stages: int = 1
+    ahead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,12 +396,27 @@ class Promise(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Check(Node):
+    """What one element of the tensor of checks says, where the code has changed it: the value that is wrong at ``span``.
+
+    kind ``index``: an index of axis ``axis`` of ``tensor``, whose extent is ``limit``; ``divisor``: 0; ``shift``: an amount not in 0..limit.
+    """
+
+    kind: Literal["index", "divisor", "shift"]
+    limit: Expr
+    tensor: str = ""
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """The choices. ``lengths``: machine length of each axis (a power of two); ``order``: all axes, outermost dimension of a value first;
     ``vectors``: the tensors whose last index runs along an innermost axis, so that accesses can be vectors; ``wide``: offsets and indices
     need 64 bits; ``aligned``: of the vectors, addresses, strides and last extents divide by 16 bytes, and last strides are 1; ``exact``: what
     ``Kernel.hoists`` says holds; ``allow_unknown``: an access that the prover cannot settle is guarded; ``checked``: every access and promise
-    is checked at run time (NSALANG_CHECK=1)."""
+    is checked at run time (NSALANG_CHECK=1); ``classes``: grid axes whose length a launch sets to the power of two at or above their extent,
+    with the least and the greatest length; ``sized``: lengths that it has set so; ``rows``: tensors whose last stride is 1 where ``aligned``,
+    with addresses and other strides of any kind."""
 
     backend: Literal["triton", "tilelang"] | None = None
     lengths: tuple[tuple[str, int], ...] = ()
@@ -393,6 +431,9 @@ class Schedule:
     exact: bool = False
     allow_unknown: bool = False
     checked: bool = False
+    classes: tuple[tuple[str, int, int], ...] = ()
+    sized: tuple[tuple[str, int], ...] = ()
+    rows: tuple[str, ...] = ()
 
     def length(self, axis: str) -> int:
         """Machine length of an axis."""
@@ -406,6 +447,7 @@ class Kernel(Node):
     ``dims``: dynamic dimensions in order of first appearance. ``constants``: what was settled, for headers and keys (name, text).
     ``promises`` are no part of the tree that ``walk`` and ``rewrite`` see. ``hoists``: facts about speed that a
     launch checks; the exact variant relies on them (set by the pass ``assume``).
+    ``checks``, no part of that tree either, where the pass ``check`` has run: check ``k`` is element ``k`` of the last tensor.
     """
 
     name: str
@@ -421,10 +463,16 @@ class Kernel(Node):
     views: tuple[View, ...] = ()
     promises: tuple[Promise, ...] = ()
     hoists: tuple[Require, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def arrays(self) -> tuple[Tensor | View, ...]:
+        """The tensor parameters, then the views."""
+        return (*self.tensors, *self.views)
 
     def tensor(self, name: str) -> Tensor | View:
         """The tensor parameter or the view of that name."""
-        return next(t for t in (*self.tensors, *self.views) if t.name == name)
+        return next(t for t in self.arrays if t.name == name)
 
     def memory(self, name: str) -> str:
         """The tensor parameter in whose memory a tensor or a view lies."""
@@ -472,7 +520,7 @@ def both(a: Expr | None, b: Expr | None) -> Expr | None:
 
 @cache
 def _fields(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in ("span", "dtype", "axes", "schedule", "promises"))
+    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in ("span", "dtype", "axes", "schedule", "promises", "checks"))
 
 
 N = TypeVar("N", bound=Node)

@@ -6,31 +6,40 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
-from typing import Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nsalang import syntax
 from nsalang.arguments import Parameters, constants_of, unknown_argument
 from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend
 from nsalang.launch import Launcher
-from nsalang.options import DEFAULT, Options, options_of, pins_of, refuse_later
-from nsalang.signature import Signature, annotation_of, functions
+from nsalang.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_later
+from nsalang.signature import Signature, annotation_of, functions, is_helper
 from nsalang.source import NsaError, Source
 from nsalang.target import Target, parse_target
 
+if TYPE_CHECKING:
+    from nsalang.report import Report
+    from nsalang.sequence import CompiledProgram, ProgramLauncher
 
-class Kernel:
-    """A kernel. Call it with torch tensors: parameters that are no ``Out`` by position or by name, outputs by name or not at all.
+
+class Entry:
+    """A kernel or a program. Call it with torch tensors: parameters that are no ``Out`` by position or by name, outputs by name or not at all.
 
     It gives the outputs in order: the tensor itself where there is one, a tuple where there are several. Outputs that are not given are
     allocated; an optional one is there only if it is given a tensor or True. Call options: ``backend`` ("triton", "tilelang", "auto"),
-    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes, such as {"m": 32}).
-    With all outputs given, a call that has run once allocates nothing and is safe in a CUDA graph. Raises NsaError.
+    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes, such as {"m": 32}), ``allow="unknown"``
+    (guard accesses that the prover cannot settle, and trust the rest of what it cannot), ``deterministic`` (True: refuse atomic additions of
+    floats, and scatters), ``check`` (True: check accesses and promises as they run; None: as NSALANG_CHECK says).
+    With all outputs given, a call of a kernel that has run once allocates nothing, and one of a program its scratch alone; both are safe in a CUDA
+    graph. Raises NsaError.
     """
 
-    def __init__(self, unit: Unit, options: Options = DEFAULT) -> None:
+    kind = "kernel"
+
+    def __init__(self, unit: Unit, launcher: Launcher | ProgramLauncher, options: Options = DEFAULT) -> None:
         function = unit.function
         self.unit = unit
-        self.launcher = Launcher(unit, Parameters.of(function))
+        self.launcher = launcher
         self.__name__ = self.__qualname__ = unit.name
         self.__doc__ = function.docstring
         self.__signature__ = _python_signature(function)
@@ -41,18 +50,18 @@ class Kernel:
         *args: Any,
         backend: str | None = None,
         target: str | Target | None = None,
-        schedule: Mapping[str, int] | None = None,
+        schedule: Mapping[str, int] | Mapping[str, int | Mapping[str, int]] | None = None,
+        allow: Literal["unknown"] | None = None,
+        deterministic: bool | None = None,
+        check: bool | None = None,
         autotune: object = None,
-        deterministic: object = None,
-        check: object = None,
-        allow: object = None,
         **kwargs: Any,
     ) -> Any:
         options = self._options
-        if autotune is not None or deterministic is not None or check is not None or allow is not None:
-            refuse_later(self.unit.name, {"autotune": autotune, "deterministic": deterministic, "check": check, "allow": allow})
-        if backend is not None or target is not None or schedule is not None:
-            options = options_of(self.unit.name, options, backend, target, schedule)
+        if autotune is not None:
+            refuse_later(self.unit.name, {"autotune": autotune})
+        if any(o is not None for o in (backend, target, schedule, allow, deterministic, check)):
+            options = options_of(self.unit.name, options, backend, target, schedule, allow, deterministic, check)
         return self.launcher(args, kwargs, options)
 
     def interpret(self, *args: Any, target: str | Target | None = None, tile: int | Mapping[str, int] | None = None, **kwargs: Any) -> Any:
@@ -62,25 +71,6 @@ class Kernel:
         that reads or writes where it must not.
         """
         return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), tile)
-
-    def compile(
-        self,
-        *,
-        target: str | Target,
-        backend: str = "auto",
-        schedule: Mapping[str, int] | None = None,
-        wide: bool = False,
-        aligned: bool = True,
-        **values: Any,
-    ) -> Compiled:
-        """One variant, for a target that need not be there. ``values``: const and dtype parameters, specialised dimensions, and True for
-        each optional parameter that is present. ``wide``: offsets of 64 bits; ``aligned``: addresses and strides divide by 16 bytes.
-
-        Raises NsaError: NSA0501 for a name that is none of these, NSA0518 for a specialised dimension that is missing.
-        """
-        meaning = self.meaning(parse_target(str(target)), values)
-        choice = Choice(choose_backend(backend, meaning.target), wide=wide, aligned=aligned, pinned=pins_of(schedule))
-        return self.launcher.compiled(meaning, choice)
 
     def meaning(self, target: Target, values: Mapping[str, Any]) -> Meaning:
         """What ``compile`` types the kernel for: ``values`` as there."""
@@ -138,12 +128,129 @@ class Kernel:
 
         typecheck.check_file(self.unit.file, parse_target(str(target)), self.unit.captured)
 
-    def prove(self) -> NoReturn:
-        """Raises NSA0402: the prover is not there yet."""
-        raise NsaError.at("NSA0402", "'prove' is not there yet: it comes with part 2")
-
     def __repr__(self) -> str:
-        return f"<nsalang kernel {self.__name__}{self.__signature__}>"
+        return f"<nsalang {self.kind} {self.__name__}{self.__signature__}>"
+
+
+class Kernel(Entry):
+    """A kernel: see ``Entry`` for its calls."""
+
+    launcher: Launcher
+
+    def __init__(self, unit: Unit, options: Options = DEFAULT) -> None:
+        super().__init__(unit, Launcher(unit, Parameters.of(unit.function)), options)
+
+    def compile(
+        self,
+        *,
+        target: str | Target,
+        backend: str = "auto",
+        schedule: Mapping[str, int] | None = None,
+        wide: bool = False,
+        aligned: bool = True,
+        exact: bool = True,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> Compiled:
+        """One variant, for a target that need not be there. ``values``: const and dtype parameters, specialised dimensions, and True for
+        each optional parameter that is present. ``wide``: offsets of 64 bits; ``aligned``: addresses and strides divide by 16 bytes; ``exact``:
+        what the kernel hoists (``.kernel.hoists``) holds. A launch picks them; the defaults are the fastest. ``allow``: as for a call.
+
+        Raises NsaError: NSA0501 for a name that is none of these, NSA0518 for a specialised dimension that is missing.
+        """
+        meaning = self.meaning(parse_target(str(target)), values)
+        choice = Choice(
+            choose_backend(backend, meaning.target),
+            wide=wide,
+            aligned=aligned,
+            pinned=pins_of(schedule),
+            exact=exact,
+            allow_unknown=allows_unknown(self.unit.name, allow),
+        )
+        return self.launcher.compiled(meaning, choice)
+
+    def prove(
+        self,
+        target: str | Target | None = None,
+        *,
+        backend: str = "auto",
+        schedule: Mapping[str, int] | None = None,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> Report:
+        """The verdict on every access and obligation of one variant, with the reason: ``print(kernel.prove())``, ``.table()``, ``.ok``.
+
+        ``values`` as for ``compile``; ``target`` is "cuda:sm_90" where left out. ``allow="unknown"``: what the prover cannot settle counts as
+        settled. A refuted kernel gives a report too, whose ``raise_for_refuted`` raises. Raises NsaError for a kernel with other errors.
+        """
+        meaning = self.meaning(parse_target("cuda:sm_90" if target is None else str(target)), values)
+        choice = Choice(choose_backend(backend, meaning.target), pinned=pins_of(schedule))
+        return self.report(meaning, choice, allows_unknown(self.unit.name, allow))
+
+    def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
+        """The verdicts on one variant."""
+        from nsalang.report_rows import report_on
+
+        return report_on(self.unit, meaning, choice, allow_unknown)
+
+
+class Program(Entry):
+    """A program, which calls kernels of its file: see ``Entry`` for its own calls. ``schedule`` pins axes of all its kernels, or of one:
+    ``{"combine": {"h": 16}}``."""
+
+    kind = "program"
+    launcher: ProgramLauncher
+
+    def __init__(self, unit: Unit, kernels: Mapping[str, Kernel], options: Options = DEFAULT) -> None:
+        from nsalang.sequence import ProgramLauncher
+
+        launchers = {name: kernel.launcher for name, kernel in kernels.items()}
+        super().__init__(unit, ProgramLauncher(unit, Parameters.of(unit.function), launchers), options)
+
+    def compile(
+        self,
+        *,
+        target: str | Target,
+        backend: str = "auto",
+        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
+        wide: bool = False,
+        aligned: bool = True,
+        exact: bool = True,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> CompiledProgram:
+        """One variant, for a target that need not be there: every call with the name of its kernel and that kernel's variant. Options and
+        ``values`` as for ``Kernel.compile``; constants and dimensions of the kernels follow from the program's."""
+        meaning = self.meaning(parse_target(str(target)), values)
+        choice = Choice(
+            choose_backend(backend, meaning.target),
+            wide=wide,
+            aligned=aligned,
+            pinned=pins_of(schedule),
+            exact=exact,
+            allow_unknown=allows_unknown(self.unit.name, allow),
+        )
+        return self.launcher.compiled(meaning, choice)
+
+    def prove(
+        self,
+        target: str | Target | None = None,
+        *,
+        backend: str = "auto",
+        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> Report:
+        """One report with those of its kernels (``.calls``), each under the variant that the program fixes. Arguments as for ``Kernel.prove``."""
+        meaning = self.meaning(parse_target("cuda:sm_90" if target is None else str(target)), values)
+        choice = Choice(choose_backend(backend, meaning.target), pinned=pins_of(schedule))
+        return self.report(meaning, choice, allows_unknown(self.unit.name, allow))
+
+    def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
+        """The verdicts on one variant."""
+        from nsalang.report_rows import report_on_calls
+
+        return report_on_calls(self.launcher, meaning, choice, allow_unknown)
 
 
 def _python_signature(function: syntax.Function) -> inspect.Signature:
@@ -175,34 +282,40 @@ class _Text:
 
 
 class Module:
-    """The kernels of one file, by name as attributes."""
+    """The kernels and programs of one file, by name as attributes."""
 
     def __init__(self, file: syntax.File) -> None:
-        from nsalang.typecheck import kernel_names
+        from nsalang.typecheck import kernel_names, program_names
 
-        self._kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
-        self._others = tuple(name for name in functions(file) if name not in self._kernels)
+        kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
+        found = {name: Program(Unit(file, name), kernels) for name in program_names(file)}
+        self._entries: dict[str, Kernel | Program] = {
+            n: kernels[n] if n in kernels else found[n] for n in functions(file) if n in kernels or n in found
+        }
+        self._others = tuple(name for name in functions(file) if name not in self._entries)
+        self._helpers = tuple(name for name in self._others if is_helper(functions(file)[name]))
         self._name = file.source.name
 
-    def __getattr__(self, name: str) -> Kernel:
-        kernels: dict[str, Kernel] = self.__dict__.get("_kernels", {})
-        if name in kernels:
-            return kernels[name]
+    def __getattr__(self, name: str) -> Any:
+        entries: dict[str, Kernel | Program] = self.__dict__.get("_entries", {})
+        if name in entries:
+            return entries[name]
         file = self.__dict__.get("_name")
         if name in self.__dict__.get("_others", ()):
-            raise AttributeError(f"'{name}' of {file} has no grid: it is a helper or a program, and no kernel")
-        near = difflib.get_close_matches(name, kernels, 1, 0.6)
+            kind = "it is a helper, which returns values" if name in self.__dict__.get("_helpers", ()) else "it calls no kernel either"
+            raise AttributeError(f"'{name}' of {file} has no grid: {kind}")
+        near = difflib.get_close_matches(name, entries, 1, 0.6)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise AttributeError(f"{file} has no kernel '{name}' (it has {', '.join(kernels) or 'none'}){hint}")
+        raise AttributeError(f"{file} has no kernel '{name}' (it has {', '.join(entries) or 'none'}){hint}")
 
     def __dir__(self) -> list[str]:
-        return sorted(self._kernels)
+        return sorted(self._entries)
 
-    def __iter__(self) -> Iterator[Kernel]:
-        return iter(self._kernels.values())
+    def __iter__(self) -> Iterator[Kernel | Program]:
+        return iter(self._entries.values())
 
     def __repr__(self) -> str:
-        return f"<nsalang module {self._name}: {', '.join(self._kernels)}>"
+        return f"<nsalang module {self._name}: {', '.join(self._entries)}>"
 
 
 def load(path: str | PathLike[str]) -> Module:
@@ -223,7 +336,13 @@ def load_text(text: str, name: str = "<string>") -> Module:
 def jit(function: Callable[..., Any], /) -> Kernel: ...
 @overload
 def jit(
-    *, backend: str = "auto", target: str | Target | None = None, schedule: Mapping[str, int] | None = None
+    *,
+    backend: str = "auto",
+    target: str | Target | None = None,
+    schedule: Mapping[str, int] | None = None,
+    allow: Literal["unknown"] | None = None,
+    deterministic: bool | None = None,
+    check: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Kernel]: ...
 def jit(
     function: Callable[..., Any] | None = None,
@@ -232,6 +351,9 @@ def jit(
     backend: str = "auto",
     target: str | Target | None = None,
     schedule: Mapping[str, int] | None = None,
+    allow: Literal["unknown"] | None = None,
+    deterministic: bool | None = None,
+    check: bool | None = None,
 ) -> Kernel | Callable[[Callable[..., Any]], Kernel]:
     """Make a kernel of a Python function: its text is read and parsed, and it is never run by Python. Options become defaults of its calls.
 
@@ -239,7 +361,7 @@ def jit(
     checked at the first use, or by ``check``.
     """
     name = getattr(function, "__name__", "jit")
-    options = options_of(name, DEFAULT, backend, target, schedule)
+    options = options_of(name, DEFAULT, backend, target, schedule, allow, deterministic, check)
     if function is None:
         return lambda f: _kernel(f, options)
     return _kernel(function, options)
@@ -256,4 +378,4 @@ def _kernel(function: Callable[..., Any], options: Options) -> Kernel:
     return kernel
 
 
-__all__ = ["Kernel", "Module", "jit", "load", "load_text"]
+__all__ = ["Entry", "Kernel", "Module", "Program", "jit", "load", "load_text"]

@@ -5,21 +5,38 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nsalang import ir
-from nsalang.arguments import Parameters, constants_of
+from nsalang.arguments import Parameters, constants_of, from_torch
 from nsalang.binding import Bound, Missing, bind, device_of, torch_dtype, undetermined
+from nsalang.checks import Checked, check_promises, wanted
 from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend, compile_kernel, typed
 from nsalang.dtypes import ALL
-from nsalang.extents import Number, evaluate, names
-from nsalang.memory import ALIGNMENT, Layout, check_written, contiguous, is_aligned, needs_wide, overlap_error, passed_strides
-from nsalang.options import DEFAULT, Options, check_device, device_target
+from nsalang.extents import Number, evaluate, known_at_launch, names
+from nsalang.linear import Facts
+from nsalang.memory import (
+    ALIGNMENT,
+    LONGEST_TILE,
+    NARROW,
+    Layout,
+    check_written,
+    contiguous,
+    has_rows,
+    is_aligned,
+    needs_wide,
+    overlap_error,
+    passed_strides,
+    pointer,
+    view_layout,
+)
+from nsalang.options import DEFAULT, Options, check_deterministic, check_device, device_target
 from nsalang.signature import Setting, Signature
 from nsalang.source import NsaError
 from nsalang.target import Target
 from nsalang.toolchain import Launch
+from nsalang.views import numbers
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +46,7 @@ PLANS = 4096
 MOST_PROGRAMS = 2**31 - 1
 
 
-def _described(value: Any, tensor: type[torch.Tensor]) -> object:
+def described(value: Any, tensor: type[torch.Tensor]) -> object:
     """What a plan depends on in one value: all of a number, and of a tensor everything but its contents and where exactly it lies."""
     if isinstance(value, tensor):
         return value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % ALIGNMENT, value.is_neg()
@@ -50,8 +67,10 @@ class Loaded:
 class Plan:
     """What a call with certain shapes, strides and numbers does. Values are by their place in the parameter list.
 
-    ``arguments``: of the code, with None at each tensor's place; ``slots``: (place in arguments, place of the value, dtype to view it as).
-    ``apart``: (a written value, its bytes, another value, its bytes) that must not overlap.
+    ``arguments``: of the code, with None at each tensor's place; ``slots``: (place in arguments, place of the value, dtype to view it as);
+    ``views``: (place in arguments, place of the base, byte at which the view begins). ``aligned``: an output to be allocated must be.
+    ``apart``: (a written value, its bytes, another value, its bytes) that must not overlap. ``checked``: what is checked as it runs; then the
+    tensor of checks is one more value, the last.
     """
 
     device: torch.device
@@ -59,10 +78,42 @@ class Plan:
     launch: Launch | None
     arguments: tuple[Any, ...]
     slots: tuple[tuple[int, int, torch.dtype | None], ...]
+    views: tuple[tuple[int, int, int], ...]
     allocate: tuple[tuple[int, tuple[int, ...], torch.dtype], ...]
     apart: tuple[tuple[int, int, int, int], ...]
     aligned: bool
     returns: tuple[int, ...]
+    checked: Checked | None
+
+
+def check_apart(apart: Sequence[tuple[int, int, int, int]], values: Sequence[Any], unit: Unit) -> None:
+    """Raises NSA0513 where a written argument of a call reaches into the memory of another: pairs as in ``Plan.apart``."""
+    for a, a_bytes, b, b_bytes in apart:
+        first, second = values[a].data_ptr(), values[b].data_ptr()
+        if first < second + b_bytes and second < first + a_bytes:
+            first_of, second_of = unit.function.parameters[a], unit.function.parameters[b]
+            raise overlap_error(first_of.name, second_of.name, first_of.name_span)
+
+
+def run_plan(plan: Plan, values: list[Any]) -> None:
+    """Run the code of a plan on values of which every tensor is there. Raises NSA0814 where it is checked."""
+    import torch
+
+    if plan.checked is not None:
+        values.append(plan.checked.before(values, plan.device))
+    if plan.launch is not None:
+        arguments = list(plan.arguments)
+        for slot, place, view in plan.slots:
+            arguments[slot] = values[place] if view is None else values[place].view(view)
+        for slot, place, offset in plan.views:
+            arguments[slot] = pointer(values[place], offset)
+        if plan.device.type == "cuda" and plan.device.index != torch.cuda.current_device():
+            with torch.cuda.device(plan.device):
+                plan.launch(plan.programs, arguments)
+        else:
+            plan.launch(plan.programs, arguments)
+    if plan.checked is not None:
+        plan.checked.after(values.pop())
 
 
 @dataclass(slots=True)
@@ -87,16 +138,17 @@ class Launcher:
 
         key: object = None
         plan: Plan | None = None
+        checked = wanted(options.check)
         try:
             tensor = torch.Tensor
-            key = (options, *[_described(v, tensor) for v in values])
+            key = (options, checked, *[described(v, tensor) for v in values])
             plan = self._plans.get(key)
         except (TypeError, RuntimeError, NotImplementedError):
             # Something that has no strides, no address or no hash: `_plan` says what is wrong with it.
             key = None
         if plan is None:
             with self._lock:
-                plan = self._plan(values, options)
+                plan = self.plan(values, options, checked)
                 if key is not None:
                     if len(self._plans) >= PLANS:
                         self._plans.clear()
@@ -105,19 +157,8 @@ class Launcher:
             values[place] = torch.empty(shape, dtype=dtype, device=plan.device)
             if plan.aligned and values[place].data_ptr() & 15:
                 return self._run(values, options)  # an allocator of the user's; now it is a given tensor like any other
-        for a, a_bytes, b, b_bytes in plan.apart:
-            first, second = values[a].data_ptr(), values[b].data_ptr()
-            if first < second + b_bytes and second < first + a_bytes:
-                raise overlap_error(self.parameters.names[a], self.parameters.names[b], self.unit.function.parameters[a].name_span)
-        if plan.launch is not None:
-            arguments = list(plan.arguments)
-            for slot, place, view in plan.slots:
-                arguments[slot] = values[place] if view is None else values[place].view(view)
-            if plan.device.type == "cuda" and plan.device.index != torch.cuda.current_device():
-                with torch.cuda.device(plan.device):
-                    plan.launch(plan.programs, arguments)
-            else:
-                plan.launch(plan.programs, arguments)
+        check_apart(plan.apart, values, self.unit)
+        run_plan(plan, values)
         if len(plan.returns) == 1:
             return values[plan.returns[0]]
         return tuple(values[place] for place in plan.returns) or None
@@ -126,6 +167,11 @@ class Launcher:
         """The signature under the const and dtype parameters among ``given`` (by name), and their values."""
         settings = {n: given[n] for n in self.parameters.constants if given.get(n) is not None}
         base = self.signature_without_constants()
+        for parameter in base.parameters:  # a tensor says more than its dtype's default
+            if parameter.generic is not None and parameter.generic not in settings:
+                found = from_torch(getattr(given.get(parameter.name), "dtype", None))  # type: ignore[arg-type]
+                if found is not None:
+                    settings[parameter.generic] = found
         checked = constants_of(base, settings)
         return self._signature(checked), checked
 
@@ -156,17 +202,9 @@ class Launcher:
 
     def meaning(self, signature: Signature, bound: Bound, target: Target) -> tuple[Meaning, ir.Kernel]:
         """The typed kernel for a call, its requirements checked. Raises NSA0510, NSA0514, and the kernel's own errors."""
-        specialised = {n: bound.dims[n] for n in signature.specialised if n in bound.dims}
-        needed = {n for p in signature.parameters if p.name in bound.tensors for e in p.shape for n in names(e)}
-        for name in signature.specialised:
-            if name not in specialised and name in needed:
-                raise undetermined(signature, name)
-        meaning = Meaning.of(target, bound.settings, specialised, bound.present)
+        meaning = meaning_of(signature, bound, target)
         kernel = self.typed(meaning)
-        for name in kernel.dims:
-            if name not in bound.dims:
-                raise undetermined(signature, name)
-        check_requires(kernel, bound.dims, bound.scalars)
+        check_sizes(kernel, signature, bound)
         return meaning, kernel
 
     def typed(self, meaning: Meaning) -> ir.Kernel:
@@ -208,8 +246,8 @@ class Launcher:
         by_name = {n: v for n, v in zip(self.parameters.names, values, strict=True) if v is not None}
         signature, bound, target = self.bind(by_name, target)
         _, kernel = self.meaning(signature, bound, target)
-        layouts = _layouts(signature, bound, kernel)
-        for a, b in _apart(bound, kernel, layouts):
+        layouts, _ = layouts_of(signature, bound, kernel)
+        for a, b in apart_of(bound, kernel, layouts):
             first, second = by_name[a].data_ptr(), by_name[b].data_ptr()
             if first < second + layouts[b].size and second < first + layouts[a].size:
                 raise overlap_error(a, b, signature.span)
@@ -217,6 +255,8 @@ class Launcher:
             n: torch.empty(t.shape, dtype=t.dtype, device=bound.device) if isinstance(t, Missing) else t for n, t in bound.tensors.items()
         }
         here = {n: t.cpu() for n, t in given.items()}
+        if wanted(None):
+            check_promises(kernel, here, bound.dims, bound.scalars)
         interpret(kernel, here, bound.scalars, bound.dims, tile=tile)
         for tensor in kernel.tensors:
             if tensor.role != "in" and here[tensor.name] is not given[tensor.name]:
@@ -224,38 +264,84 @@ class Launcher:
         results = tuple(given[n] for n in bound.returns)
         return results[0] if len(results) == 1 else results or None
 
-    def _plan(self, values: list[Any], options: Options) -> Plan:
-        """All checks of a call, and the variant that it takes."""
+    def plan(self, values: Sequence[Any], options: Options, checked: bool) -> Plan:
+        """All checks of a call, and the variant that it takes; for one call after the other."""
+        with self._lock:
+            return self._plan(values, options, checked)
+
+    def _plan(self, values: Sequence[Any], options: Options, checked: bool) -> Plan:
         by_name = {n: v for n, v in zip(self.parameters.names, values, strict=True) if v is not None}
         signature, bound, target = self.bind(by_name, options.target)
         check_device(target, bound.device)
         backend = choose_backend(options.backend, target)
         meaning, kernel = self.meaning(signature, bound, target)
-        layouts = _layouts(signature, bound, kernel)
+        layouts, offsets = layouts_of(signature, bound, kernel)
         place = self.parameters.index
-        choice = Choice(backend, wide=False, aligned=True, pinned=options.pinned)
-        compiled = self.compiled(meaning, choice)
-        aligned = all(is_aligned(layouts[name]) for name in compiled.kernel.schedule.vectors)
-        if not aligned:
-            choice = Choice(backend, wide=False, aligned=False, pinned=options.pinned)
-            compiled = self.compiled(meaning, choice)
-        if needs_wide(compiled.kernel, layouts, bound.dims):
-            choice = Choice(backend, wide=True, aligned=aligned, pinned=options.pinned)
+        if options.deterministic:
+            check_deterministic(kernel)
+        fastest = Choice(
+            backend, wide=False, aligned=True, pinned=options.pinned, exact=True, allow_unknown=options.allow_unknown, checked=checked
+        )
+        compiled = self.compiled(meaning, fastest)
+        if sized := sizes(compiled.kernel, bound.dims):
+            fastest = replace(fastest, sized=sized)
+            compiled = self.compiled(meaning, fastest)
+        if compiled.kernel.checks:
+            results = compiled.kernel.tensors[-1].name
+            layouts[results] = Layout((len(compiled.kernel.checks),), (1,), 8, 0)
+            place = {**place, results: len(values)}
+        schedule = compiled.kernel.schedule
+        aligned = all(is_aligned(layouts[name]) for name in schedule.vectors) and all(has_rows(layouts[name]) for name in schedule.rows)
+        wide = needs_wide(compiled.kernel, layouts, bound.dims) or has_long_ranges(kernel, bound.dims, bound.scalars)
+        exact = is_exact(compiled.kernel, bound.dims, bound.scalars)
+        choice = replace(fastest, aligned=aligned, wide=wide, exact=exact)
+        if choice != fastest:
             compiled = self.compiled(meaning, choice)
         programs = count_programs(compiled, bound.dims, bound.scalars)
         launch = self._load(meaning, choice, bound.device).launch if programs else None
-        arguments, slots = _arguments(compiled, bound, layouts, place)
+        arguments, slots, views = _arguments(compiled, bound, layouts, offsets, place)
         return Plan(
             bound.device,
             programs,
             launch,
             arguments,
             slots,
+            views,
             tuple((place[n], t.shape, t.dtype) for n, t in bound.tensors.items() if isinstance(t, Missing)),
-            tuple((place[a], layouts[a].size, place[b], layouts[b].size) for a, b in _apart(bound, kernel, layouts)),
-            aligned,
+            tuple((place[a], layouts[a].size, place[b], layouts[b].size) for a, b in apart_of(bound, kernel, layouts)),
+            aligned or any(isinstance(bound.tensors[v.base], Missing) for v in kernel.views),
             tuple(place[n] for n in bound.returns),
+            Checked(kernel, compiled.kernel.checks, bound.dims, bound.scalars, {n: place[n] for n in bound.tensors}) if checked else None,
         )
+
+
+def meaning_of(signature: Signature, bound: Bound, target: Target) -> Meaning:
+    """What a call's arguments decide of the typed kernel. Raises NSA0510 where they leave a specialised dimension open."""
+    specialised = {n: bound.dims[n] for n in signature.specialised if n in bound.dims}
+    needed = {n for p in signature.parameters if p.name in bound.tensors for e in p.shape for n in names(e)}
+    for name in signature.specialised:
+        if name not in specialised and name in needed:
+            raise undetermined(signature, name)
+    return Meaning.of(target, bound.settings, specialised, bound.present)
+
+
+def check_sizes(kernel: ir.Kernel, signature: Signature, bound: Bound) -> None:
+    """Raises NSA0510 for a dimension that a call leaves open, NSA0514 for a requirement that its sizes and scalars break."""
+    for name in kernel.dims:
+        if name not in bound.dims:
+            raise undetermined(signature, name)
+    check_requires(kernel, bound.dims, bound.scalars)
+
+
+def sizes(kernel: ir.Kernel, dims: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """The axes of which a launch wants fewer lanes than the rule gives, by their classes: the power of two at or above the extent."""
+    found: list[tuple[str, int]] = []
+    extents = {index.name: index.extent for index in kernel.grid}
+    for axis, least, greatest in kernel.schedule.classes:
+        length = max(least, 1 << max(0, int(evaluate(extents[axis], dims, {})) - 1).bit_length())
+        if length < greatest:
+            found.append((axis, length))
+    return tuple(found)
 
 
 def check_requires(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> None:
@@ -275,6 +361,32 @@ def check_requires(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[
             raise NsaError.at("NSA0514", f"'{kernel.name}' requires {require.text}{why}, which does not hold", require.span, note=note)
 
 
+def has_long_ranges(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> bool:
+    """Whether an index of the grid or of a loop may not fit 32 bits, as of ``range(M * N)`` where no tensor has such an extent.
+
+    An end that depends on data is not looked at: the code cuts it to what fits, which is beyond every index of a narrow launch.
+    """
+    ends = [g.extent for g in kernel.grid]
+    ends += [e for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.For) for e in (n.lo, n.hi)]
+    facts = Facts(kernel) if any(isinstance(n, ir.Var) for e in ends for n in ir.walk(e)) else None
+    for end in ends if facts is None else map(facts.resolved, ends):
+        if known_at_launch(end):
+            try:
+                if abs(evaluate(end, dims, scalars)) > NARROW - LONGEST_TILE:
+                    return True
+            except ZeroDivisionError:  # of a loop that does not run
+                continue
+    return False
+
+
+def is_exact(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> bool:
+    """Whether everything holds that a kernel hoists, so that its exact variant may run; so too where it hoists nothing and there is no other."""
+    try:
+        return all(evaluate(h.condition, dims, scalars) for h in kernel.hoists)
+    except ZeroDivisionError:  # in the extent of a loop that does not run
+        return False
+
+
 def count_programs(compiled: Compiled, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> int:
     """How many instances a launch has; an index without extent makes it 0. Raises NSA0507 where a device cannot count them."""
     counts = [max(int(evaluate(e, dims, scalars)), 0) for e in compiled.generated.grid]
@@ -292,8 +404,11 @@ def count_programs(compiled: Compiled, dims: Mapping[str, int], scalars: Mapping
     return total
 
 
-def _layouts(signature: Signature, bound: Bound, kernel: ir.Kernel) -> dict[str, Layout]:
-    """Every tensor in memory. Raises NSA0512 for strides with which a written one cannot be written."""
+def layouts_of(signature: Signature, bound: Bound, kernel: ir.Kernel) -> tuple[dict[str, Layout], dict[str, int]]:
+    """Every tensor and view in memory, and at which byte of its base each view begins.
+
+    Raises NSA0512 for strides with which a written one cannot be written, NSA0521 for a view that its base's layout does not allow.
+    """
     found: dict[str, Layout] = {}
     for tensor in kernel.tensors:
         given, shape = bound.tensors[tensor.name], bound.shapes[tensor.name]
@@ -304,10 +419,18 @@ def _layouts(signature: Signature, bound: Bound, kernel: ir.Kernel) -> dict[str,
         parameter = signature.parameter(tensor.name)
         if tensor.role != "in" and parameter is not None:
             check_written(tensor.name, found[tensor.name], parameter.span)
-    return found
+    offsets: dict[str, int] = {}
+    for view in kernel.views:
+        base, itemsize = found[view.base], view.dtype.bytes
+        lies = numbers(view, bound.dims, bound.scalars)
+        offsets[view.name], strides = view_layout(view, base, lies.shape, lies.strides, lies.offset, itemsize)
+        found[view.name] = Layout(lies.shape, strides, itemsize, (base.address + offsets[view.name]) % ALIGNMENT)
+        if view.role != "in":
+            check_written(view.name, found[view.name], view.span)
+    return found, offsets
 
 
-def _apart(bound: Bound, kernel: ir.Kernel, layouts: Mapping[str, Layout]) -> list[tuple[str, str]]:
+def apart_of(bound: Bound, kernel: ir.Kernel, layouts: Mapping[str, Layout]) -> list[tuple[str, str]]:
     """Pairs of given tensors that must not overlap, a written one first: an output that the call allocates overlaps nothing."""
     given = [t for t in kernel.tensors if not isinstance(bound.tensors[t.name], Missing) and layouts[t.name].size]
     pairs = [(a, b) for i, a in enumerate(given) for b in given[i + 1 :] if a.role != "in" or b.role != "in"]
@@ -315,14 +438,18 @@ def _apart(bound: Bound, kernel: ir.Kernel, layouts: Mapping[str, Layout]) -> li
 
 
 def _arguments(
-    compiled: Compiled, bound: Bound, layouts: Mapping[str, Layout], place: Mapping[str, int]
-) -> tuple[tuple[Any, ...], tuple[tuple[int, int, torch.dtype | None], ...]]:
-    """The code's arguments in order, and where its tensors go."""
+    compiled: Compiled, bound: Bound, layouts: Mapping[str, Layout], offsets: Mapping[str, int], place: Mapping[str, int]
+) -> tuple[tuple[Any, ...], tuple[tuple[int, int, torch.dtype | None], ...], tuple[tuple[int, int, int], ...]]:
+    """The code's arguments in order, and where its tensors and views go."""
     out: list[Any] = []
+    views: list[tuple[int, int, int]] = []
     slots: list[tuple[int, int, torch.dtype | None]] = []
     declared = {t.name: t.dtype for t in compiled.kernel.tensors}
     for binding, argument in zip(compiled.generated.bindings, compiled.program.arguments, strict=True):
-        if binding.kind == "tensor":
+        if binding.kind == "tensor" and binding.name in offsets:
+            views.append((len(out), place[compiled.kernel.memory(binding.name)], offsets[binding.name]))
+            out.append(None)
+        elif binding.kind == "tensor":
             # Where the target lacks a format, the code reads its bytes.
             seen = torch_dtype(ALL[argument.dtype], compiled.target)
             own = torch_dtype(declared[binding.name], compiled.target)
@@ -334,4 +461,4 @@ def _arguments(
             out.append(passed_strides(layouts[binding.name])[binding.axis])
         else:
             out.append(bound.scalars[binding.name])
-    return tuple(out), tuple(slots)
+    return tuple(out), tuple(slots), tuple(views)

@@ -1,18 +1,16 @@
-"""Small sound proofs about indices: polynomials over dimensions, with ``N`` written as ``G * (N // G) + N % G`` where a kernel divides by G.
+"""Integers as polynomials over dimensions, with ``N`` written as ``G * (N // G) + N % G`` where a kernel divides by G.
 
-``Facts.at_least_zero(e)`` proves ``e >= 0`` for all lanes that exist, by putting the ends of the index variables' ranges in place of them,
-innermost first, and looking at the signs that are left. It finds what is structural (``g * G + G <= N`` where G divides N); what it does not
-find is not refuted. No solver, no search.
+Two expressions with one polynomial are equal in every lane, padded ones included, and what divides all its coefficients divides its value: this is
+how tails are seen to be empty, and masks to be said already. No solver, no search; whether an access is inside is the prover's to say.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import TypeAlias
 
 from nsalang import ir
-from nsalang.dtypes import I64
 from nsalang.intervals import Bounds, conjuncts
 
 Monomial: TypeAlias = tuple[str, ...]
@@ -55,19 +53,6 @@ class Poly:
     def atoms(self) -> set[str]:
         return {a for m, _ in self.terms for a in m}
 
-    def split(self, atom: str) -> tuple[Poly, Poly] | None:
-        """(A, B) with ``self == A * atom + B``; None where the atom occurs in a power."""
-        with_atom: dict[Monomial, int] = {}
-        without: dict[Monomial, int] = {}
-        for m, c in self.terms:
-            if m.count(atom) > 1:
-                return None
-            if atom in m:
-                with_atom[tuple(a for a in m if a != atom)] = c
-            else:
-                without[m] = c
-        return Poly.of(with_atom), Poly.of(without)
-
 
 def number(value: int) -> Poly:
     return Poly.of({(): value})
@@ -78,28 +63,13 @@ def atom(key: str) -> Poly:
 
 
 class Facts:
-    """What is known about the integers of one kernel: its requires, the ranges of its index variables, and what variables stand for."""
+    """What is known about the integers of one kernel: its requires (in the exact variant also what it hoists), the intervals of its
+    variables, and what they stand for."""
 
     def __init__(self, kernel: ir.Kernel) -> None:
         self.bounds = Bounds(kernel)
-        self._expressions: dict[str, ir.Expr] = {}
-        self._ranges: dict[str, tuple[Poly, tuple[Poly, ...]]] = {}
-        self._order: list[str] = []
         self._definitions = _definitions(kernel)
         self._divisors = _divisors(kernel)
-        for index in kernel.grid:
-            self._range(index.name, ir.const(0), (index.extent,))
-        for statement in kernel.body:
-            for node in ir.walk(statement):
-                if isinstance(node, ir.For):
-                    self._range(node.index, node.lo, (node.hi,))
-                elif isinstance(node, ir.SpanAxis):
-                    end = ir.binary("add", node.start, ir.const(node.length))
-                    self._range(node.axis, node.start, (end,) if node.stop is None else (end, node.stop))
-
-    def _range(self, name: str, lo: ir.Expr, stops: tuple[ir.Expr, ...]) -> None:
-        self._order.append(name)
-        self._ranges[name] = (self.poly(lo), tuple(self.poly(s) - number(1) for s in stops))
 
     # ------------------------------------------------------------------------------------------------------------- polynomials
 
@@ -136,51 +106,27 @@ class Facts:
     def _dimension(self, node: ir.Dim) -> Poly:
         divisor, exact = self._divisors.get(node.name, (None, False))
         if divisor is None:
-            self._expressions[node.name] = node
             return atom(node.name)
-        whole = ir.binary("floordiv", node, divisor)
-        self._expressions[f"{node.name}//"] = whole
         product = self.poly(divisor) * atom(f"{node.name}//")
-        if exact:
-            return product
-        self._expressions[f"{node.name}%"] = ir.binary("mod", node, divisor)
-        return product + atom(f"{node.name}%")
+        return product if exact else product + atom(f"{node.name}%")
 
     def _remainder(self, node: ir.Binary) -> Poly:
         a, b = self.poly(node.a), self.poly(node.b)
         divisor = self._divisors.get(node.a.name, (None, False))[0] if isinstance(node.a, ir.Dim) else None
         if divisor == node.b or (isinstance(node.b, ir.Const) and node.b.value and a.content % int(node.b.value) == 0):
             return a - b * self.poly(ir.Binary(node.dtype, node.axes, "floordiv", node.a, node.b))
-        if self.bounds.of(node.b).lo <= 0:
-            return self._opaque(node)
-        # A variable of its own, in 0 .. b: newer than all that stands in b, so that it is put away first.
-        name = repr(node)
-        if name not in self._ranges:
-            self._order.append(name)
-            self._ranges[name] = (number(0), (b - number(1),))
-            self._expressions[f"@{name}"] = node
-        return atom(f"@{name}")
+        return self._opaque(node)
 
     def _opaque(self, node: ir.Expr) -> Poly:
-        key = repr(node)
-        self._expressions[key] = node
-        return atom(key)
+        return atom(repr(node))
 
-    # ------------------------------------------------------------------------------------------------------------------ proofs
+    def resolved(self, node: ir.Expr) -> ir.Expr:
+        """An expression with variables that are assigned once replaced by what they stand for."""
 
-    def divides(self, divisor: int, node: ir.Expr) -> bool:
-        """Whether an expression is certainly a multiple of ``divisor``."""
-        return self.poly(node).content % divisor == 0
+        def rule(n: ir.Node) -> ir.Node:
+            return self.resolved(self._definitions[n.name]) if isinstance(n, ir.Var) and n.name in self._definitions else n
 
-    def multiple(self, node: ir.Expr) -> int:
-        """The greatest number that certainly divides an expression; 0 for the constant 0."""
-        return self.poly(node).content
-
-    def covered(self, goal: Poly, known: tuple[ir.Expr, ...]) -> bool:
-        """Whether ``goal >= 0`` holds in every lane that exists, given conditions that hold there."""
-        if self.at_least_zero(goal):
-            return True
-        return any(self.at_least_zero(goal - given) for condition in known for given in self.inequalities(condition))
+        return ir.rewrite(node, rule)
 
     def inequalities(self, condition: ir.Expr) -> list[Poly]:
         """Polynomials that are >= 0 where the condition holds."""
@@ -192,43 +138,6 @@ class Facts:
                 a, b, one = self.poly(part.a), self.poly(part.b), number(1)
                 table = {"lt": [b - a - one], "le": [b - a], "gt": [a - b - one], "ge": [a - b], "eq": [a - b, b - a]}
                 found += table.get(part.op, [])
-        return found
-
-    def at_least_zero(self, p: Poly) -> bool:
-        """Whether a polynomial is certainly >= 0 in every lane that exists."""
-        for name in reversed(tuple(self._order)):
-            key = f"@{name}"
-            if key not in p.atoms:
-                continue
-            parts = p.split(key)
-            if parts is None:
-                return False
-            factor, rest = parts
-            lo, his = self._ranges[name]
-            if self._constant_sign(factor):
-                return self.at_least_zero(factor * lo + rest)
-            if self._constant_sign(number(-1) * factor):
-                return any(self.at_least_zero(factor * hi + rest) for hi in his)
-            return False
-        return self._constant_sign(p)
-
-    def _constant_sign(self, p: Poly) -> bool:
-        """``p >= 0`` by the intervals of its atoms alone."""
-        total = 0
-        for monomial, coefficient in p.terms:
-            low = high = coefficient
-            for key in monomial:
-                node = self._expressions.get(key) or self._index_expression(key)
-                interval = self.bounds.of(node)
-                ends = [x * y for x in (low, high) for y in (interval.lo, interval.hi)]
-                low, high = min(ends), max(ends)
-            total += low
-        return total >= 0
-
-    def _index_expression(self, key: str) -> ir.Expr:
-        name = key.removeprefix("@")
-        found = ir.Index(I64, (), name)
-        self._expressions[key] = found
         return found
 
 
@@ -251,11 +160,14 @@ def _definitions(kernel: ir.Kernel) -> dict[str, ir.Expr]:
 def _divisors(kernel: ir.Kernel) -> dict[str, tuple[ir.Expr, bool]]:
     """For a dimension that is divided: by what, and whether a ``require`` says that nothing remains."""
     found: dict[str, tuple[ir.Expr, bool]] = {}
-    for require in kernel.requires:
+    hoists = kernel.hoists if kernel.schedule.exact else ()
+    for require in (*kernel.requires, *hoists):
         for part in conjuncts(require.condition):
             match part:
                 case ir.Binary(op="eq", a=ir.Binary(op="mod", a=ir.Dim(name=name), b=ir.Const() as divisor), b=ir.Const(value=0)):
                     old = found.get(name)
+                    if old is not None and require in hoists and not isinstance(old[0], ir.Const):
+                        continue
                     if old is not None and isinstance(old[0], ir.Const):
                         both = int(old[0].value) * int(divisor.value) // gcd(int(old[0].value), int(divisor.value))
                         found[name] = (ir.const(both), True)
@@ -265,7 +177,8 @@ def _divisors(kernel: ir.Kernel) -> dict[str, tuple[ir.Expr, bool]]:
                     found.setdefault(name, (by, True))
                 case _:
                     pass
-    for node in ir.walk(kernel):
+    # What the exact variant alone may rely on must not shape the polynomials of the other.
+    for node in ir.walk(replace(kernel, hoists=())):
         match node:
             case ir.Binary(op="floordiv" | "mod", a=ir.Dim(name=name), b=ir.Dim() as by):
                 found.setdefault(name, (by, False))

@@ -323,6 +323,17 @@ def reduce(
     return extreme(op, x, dtype, dims, identity(op, dtype)), None
 
 
+def dot(a: Tensor, b: Tensor, axes: tuple[list[int], list[int], list[int]], acc: Tensor | None, dtype: DType) -> Partial:
+    """``acc + sum(a * b)``; ``axes`` numbers the dimensions of a, of b and of the result, which lacks the one that is summed over. A float sum
+    is that of f64, rounded to f32, and one more f32 operation adds ``acc``; integers are exact."""
+    x, y = (t.double() if dtype.is_integer else t.float().double() for t in (a, b))
+    total = torch.einsum(x, axes[0], y, axes[1], axes[2])
+    if dtype.is_integer:
+        return fit(total.to(torch.int64) if acc is None else total.to(torch.int64) + acc, dtype)
+    single = total.float() + 0.0
+    return single if acc is None else single + acc, None
+
+
 def extreme(op: Literal["max", "min"], x: Tensor, dtype: DType, dims: tuple[int, ...], none: float) -> Tensor:
     """The largest or smallest value along ``dims`` without NaN, +0 > -0; ``none`` where there is none."""
     keep = [size for dim, size in enumerate(x.shape) if dim not in dims]
@@ -366,3 +377,21 @@ def scan(x: Tensor, dtype: DType, dim: int, exclusive: bool, reverse: bool) -> P
     if reverse:
         total = total.flip(dim)
     return (total + 0.0, None) if dtype.is_float else fit(total, dtype)
+
+
+# ----------------------------------------------------------------------------------------------------------- searches and splits
+
+
+def search(table: Tensor, x: Tensor) -> Tensor:
+    """How many elements of a sorted table of one axis are at most ``x``."""
+    if table.dtype.is_floating_point:
+        table, x = table.float(), x.float()
+    return torch.searchsorted(table.contiguous(), x.contiguous(), right=True)
+
+
+def border(n: Tensor, parts: Tensor, g: Tensor) -> Partial:
+    """Where part ``g`` of ``n`` things in ``parts`` even parts begins; nowhere where there is no part, or ``n`` is negative."""
+    wrong = _some((parts <= 0) | (n < 0))
+    parts = parts.clamp(min=1)
+    each = torch.div(n, parts, rounding_mode="floor")
+    return g * each + torch.minimum(g, torch.remainder(n, parts)), wrong

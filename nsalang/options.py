@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nsalang import ir
 from nsalang.source import NsaError
 from nsalang.target import KNOWN, Target, parse_target
 
@@ -16,30 +17,71 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Call options, checked. ``pinned``: (axis or option name, value), sorted."""
+    """Call options, checked. ``pinned``: (axis or option name, value), sorted. ``allow_unknown``: accesses that the prover cannot settle are
+    guarded. ``deterministic``: refuse what may differ from run to run. ``check``: check every access as it runs (None: as NSALANG_CHECK says)."""
 
     backend: str = "auto"
     target: Target | None = None
     pinned: tuple[tuple[str, int], ...] = ()
+    allow_unknown: bool = False
+    deterministic: bool = False
+    check: bool | None = None
 
 
 DEFAULT = Options()
 
 
-LATER: Mapping[str, str] = {"autotune": "a later part", "deterministic": "part 2", "check": "part 2", "allow": "part 2"}
+LATER: Mapping[str, str] = {"autotune": "a later part"}
 
 
-def options_of(kernel: str, base: Options, backend: object, target: object, schedule: object) -> Options:
+def options_of(
+    kernel: str,
+    base: Options,
+    backend: object,
+    target: object,
+    schedule: object,
+    allow: object = None,
+    deterministic: object = None,
+    check: object = None,
+) -> Options:
     """Call options over defaults; None leaves the default. Raises NSA0519 for a value of the wrong kind, NSA0601 for an unknown target."""
     if backend is not None and not isinstance(backend, str):
         raise NsaError.at("NSA0519", f"the option 'backend' of '{kernel}' takes 'triton', 'tilelang' or 'auto'")
     if target is not None and not isinstance(target, str | Target):
         raise NsaError.at("NSA0519", f"the option 'target' of '{kernel}' takes a text such as 'cuda:sm_90'")
+    for name, value in (("deterministic", deterministic), ("check", check)):
+        if value is not None and not isinstance(value, bool):
+            raise NsaError.at("NSA0519", f"the option '{name}' of '{kernel}' takes True or False")
     return Options(
         base.backend if backend is None else backend,
         base.target if target is None else parse_target(str(target)),
         base.pinned if schedule is None else pins_of(schedule),
+        base.allow_unknown if allow is None else allows_unknown(kernel, allow),
+        base.deterministic if deterministic is None else bool(deterministic),
+        base.check if check is None else bool(check),
     )
+
+
+def allows_unknown(kernel: str, allow: object) -> bool:
+    """What ``allow="unknown"`` says; None and False allow nothing. Raises NSA0519 for anything else."""
+    if allow not in (None, False, "unknown"):
+        raise NsaError.at(
+            "NSA0519", f"the option 'allow' of '{kernel}' takes 'unknown': accesses that the prover cannot settle are guarded"
+        )
+    return allow == "unknown"
+
+
+def check_deterministic(kernel: ir.Kernel) -> None:
+    """Raises NSA0522 where a run may differ from the next: floats are added in any order, and of several writers any wins. Integers add up alike."""
+    for node in ir.walk(kernel):
+        if isinstance(node, ir.Store) and (node.mode == "scatter" or (node.mode == "add" and node.value.dtype.is_float)):
+            what = "atomic additions to" if node.mode == "add" else "scatter into"
+            raise NsaError.at(
+                "NSA0522",
+                f"'{kernel.name}' is called with deterministic=True, and the result of its {what} '{node.tensor}' depends on an order that no one sets",
+                node.span,
+                help="leave 'deterministic' out",
+            )
 
 
 def refuse_later(kernel: str, options: Mapping[str, object]) -> None:
@@ -50,13 +92,16 @@ def refuse_later(kernel: str, options: Mapping[str, object]) -> None:
 
 
 def pins_of(schedule: object) -> tuple[tuple[str, int], ...]:
-    """``schedule={"m": 32}`` as sorted pairs. Raises NSA0519 unless it maps names to positive integers."""
+    """``schedule={"m": 32}`` as sorted pairs; of a program's kernel alone, ``{"combine": {"m": 32}}``, which is ``combine.m``. Raises NSA0519
+    unless it maps names to positive integers."""
     if schedule is None:
         return ()
-    pairs = schedule.items() if isinstance(schedule, Mapping) else ()
-    if not isinstance(schedule, Mapping) or not all(isinstance(n, str) and type(v) is int and v > 0 for n, v in pairs):
+    pairs: dict[object, object] = {}
+    for name, value in schedule.items() if isinstance(schedule, Mapping) else ():
+        pairs.update({f"{name}.{n}": v for n, v in value.items()} if isinstance(value, Mapping) else {name: value})
+    if not isinstance(schedule, Mapping) or not all(isinstance(n, str) and type(v) is int and v > 0 for n, v in pairs.items()):
         raise NsaError.at("NSA0519", "the option 'schedule' takes a mapping from axis names to lengths, such as {'m': 32}")
-    return tuple(sorted((str(n), int(v)) for n, v in pairs))
+    return tuple(sorted((str(n), v) for n, v in pairs.items() if isinstance(v, int)))
 
 
 @functools.cache

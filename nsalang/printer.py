@@ -1,9 +1,9 @@
 """The IR as text, in a notation that reads like the source: for ``nsalang show``, ``--emit ir`` and goldens.
 
 ``f32(x)`` is a conversion, ``x.to(f32)`` a raw one; ``load(…)`` and ``store(…)`` appear where an access has a guard, a mask or a fill, else
-it is ``x[m, n]``; a bare whole number or index is i64, or what the line ``integers`` of the head says; a bare decimal is f32; other types
-follow a colon. Types stand where a name is assigned, and at an operation whose type does not follow from its operands. Kernels that differ
-(positions in the source apart) print differently.
+it is ``x[m, n]``; in braces behind an access stands what is proved of it, and what its mask is made of; a bare whole number or index is i64,
+or what the line ``integers`` of the head says; a bare decimal is f32; other types follow a colon. Types stand where a name is assigned, and
+at an operation whose type does not follow from its operands. Kernels that differ (positions in the source apart) print differently.
 """
 
 from __future__ import annotations
@@ -75,8 +75,12 @@ def natural(node: ir.Expr) -> DType:
             return _summed(node.x.dtype) if node.op == "sum" else node.x.dtype
         case ir.Scan():
             return _summed(node.x.dtype)
+        case ir.Search() | ir.Border():
+            return I64
         case ir.Fma():
             return F32
+        case ir.Dot():
+            return I64 if node.a.dtype.is_integer else F32
         case ir.Const() | ir.Dim() | ir.Scalar() | ir.Index() | ir.Var() | ir.Cast() | ir.Bitcast() | ir.Load():
             return node.dtype
         case _:
@@ -114,7 +118,7 @@ class _Printer:
         assert k is not None
         # Shapes, extents and conditions are the host's, where integers are i64.
         head = _Printer(k, I64)
-        parameters = [self.tensor(t, head) for t in k.tensors] + [f"{s.name}: {dtype_text(s.dtype)}" for s in k.scalars]
+        parameters = [head.tensor(t) for t in k.tensors] + [f"{s.name}: {dtype_text(s.dtype)}" for s in k.scalars]
         yield f"def {k.name}({', '.join(parameters)}):"
         if k.dims:
             yield f"    # dims: {', '.join(k.dims)}"
@@ -127,7 +131,17 @@ class _Printer:
             condition = head.at(r.condition, 0)
             notes = [f'"{r.text}"'] * (r.text != condition) + ["implied"] * r.implied
             yield f"    require({condition})" + (f"  # {', '.join(notes)}" if notes else "")
+        for h in k.hoists:
+            condition = head.at(h.condition, 0)
+            notes = [f'"{h.text}"'] * (h.text != condition) + ["implied"] * h.implied
+            yield f"    hoisted({condition})" + (f"  # {', '.join(notes)}" if notes else "")
+        for p in k.promises:
+            yield f"    {head.promise(p)}"
         yield from (f"    partial({name})" for name in k.partial)
+        for c in k.checks:
+            yield f"    check({c.kind} {c.tensor}[{c.axis}], {head.at(c.limit, 0)})"
+        for v in k.views:
+            yield f"    {head.view(v)}"
         indent = "    "
         if k.grid:
             extents = [head.at(g.extent, 0) for g in k.grid]
@@ -136,11 +150,21 @@ class _Printer:
             indent = "        "
         yield from self.block(k.body, indent)
 
-    @staticmethod
-    def tensor(t: ir.Tensor, head: _Printer) -> str:
-        shape = ", ".join(head.at(e, 0) for e in t.shape)
+    def tensor(self, t: ir.Tensor) -> str:
+        return f"{t.name}: {t.role} {self.kind(t)}"
+
+    def kind(self, t: ir.Tensor | ir.View) -> str:
         storage = "" if t.storage is None else f" as {dtype_text(t.storage)}"
-        return f"{t.name}: {t.role} {dtype_text(t.dtype)}[{shape}]{storage}"
+        return f"{dtype_text(t.dtype)}[{self.list(t.shape)}]{storage}"
+
+    def view(self, v: ir.View) -> str:
+        strides = f"({self.list(v.strides)}{',' * (len(v.strides) == 1)})"
+        return f"{v.name} = view({v.base}, {v.role} {self.kind(v)}, offset={self.at(v.offset, 0)}, strides={strides})"
+
+    def promise(self, p: ir.Promise) -> str:
+        condition = "" if p.condition is None else f", {self.at(p.condition, 0)}"
+        notes = [f'"{p.text}"'] + ["implied"] * p.implied
+        return f"promise({p.kind} {', '.join(p.tensors)}{condition})  # {', '.join(notes)}"
 
     # ------------------------------------------------------------------------------------------------------------- statements
 
@@ -154,18 +178,24 @@ class _Printer:
         match node:
             case ir.Assign():
                 axes = f"[{', '.join(node.value.axes)}]" if node.value.axes else ""
-                yield f"{indent}{node.name}: {dtype_text(node.value.dtype)}{axes} = {self.at(node.value, 0)}"
+                lies = "" if node.place is None else f" in {node.place}"
+                yield f"{indent}{node.name}: {dtype_text(node.value.dtype)}{axes}{lies} = {self.at(node.value, 0)}"
             case ir.Store():
                 place = f"{node.tensor}[{self.list(node.indices)}]"
-                if node.guard is None and node.mask is None:
-                    yield f"{indent}{place} = {self.at(node.value, 0)}"
+                if node.mode == "set" and node.guard is None and node.mask is None:
+                    yield f"{indent}{place}{proof(node.proof)} = {self.at(node.value, 0)}"
                 else:
-                    yield f"{indent}store({place}, {self.at(node.value, 0)}{self.named(guard=node.guard, mask=node.mask)})"
+                    called = {"set": "store", "add": "atomic_add"}.get(node.mode, node.mode)
+                    extra = self.named(guard=node.guard, mask=node.mask)
+                    yield f"{indent}{called}({place}, {self.at(node.value, 0)}{extra}){proof(node.proof)}"
             case ir.SpanAxis():
                 stop = "" if node.stop is None else f", {self.at(node.stop, 0)}"
                 yield f"{indent}{node.axis} = span({self.at(node.start, 0)}, {node.length}{stop})"
             case ir.For():
-                carried = f"  # carries {', '.join(node.carried)}" if node.carried else ""
+                notes = [f"carries {', '.join(node.carried)}"] if node.carried else []
+                notes += [f"stages {node.stages}"] if node.stages != 1 else []
+                notes += [f"ahead {', '.join(node.ahead)}"] if node.ahead else []
+                carried = f"  # {'; '.join(notes)}" if notes else ""
                 yield f"{indent}for {node.index} in {node.kind}({self.at(node.lo, 0)}, {self.at(node.hi, 0)}):{carried}"
                 yield from self.block(node.body, indent + "    ")
             case ir.If():
@@ -233,6 +263,14 @@ class _Printer:
                 return f"bitcast({self.at(node.x, 0)}, {dtype_text(node.dtype)})", _POSTFIX
             case ir.Load():
                 return self.load(node), _POSTFIX
+            case ir.Search():
+                return f"searchsorted({node.tensor}, {self.at(node.x, 0)}{self.named(guard=node.guard)})", _POSTFIX
+            case ir.Border():
+                return f"border({self.list((node.n, node.parts, node.g))})", _POSTFIX
+            case ir.Dot():
+                ways = ', precision="tf32"' * (node.precision == "tf32") + f", promote={node.promote}" * (node.promote > 0)
+                ways += "" if node.left is None else f", left=({', '.join(node.left)})"
+                return f"dot({self.list((node.a, node.b))}, axis={node.over}{self.named(acc=node.acc)}{ways})", _POSTFIX
             case ir.Reduce():
                 axis = node.over[0] if len(node.over) == 1 else f"({', '.join(node.over)})"
                 return f"{node.op}({self.at(node.x, 0)}, axis={axis})", _POSTFIX
@@ -247,11 +285,13 @@ class _Printer:
     def load(self, node: ir.Load) -> str:
         place = f"{node.tensor}[{self.list(node.indices)}]"
         if self.program is not None:
-            elements = {t.name: t.storage or t.dtype for t in self.program.tensors}
+            elements = {t.name: t.storage or t.dtype for t in self.program.tensors} | {
+                v.name: v.storage or v.dtype for v in self.program.views
+            }
             if node.dtype is not elements.get(node.tensor):
                 place = f"typed({place}, {dtype_text(node.dtype)})"
         extra = self.named(guard=node.guard, mask=node.mask, fill=node.fill)
-        return f"load({place}{extra})" if extra else place
+        return (f"load({place}{extra})" if extra else place) + proof(node.proof)
 
     def constant(self, node: ir.Const) -> tuple[str, int]:
         if node.dtype is BOOL:
@@ -261,18 +301,30 @@ class _Printer:
         return (text if bare else f"{text}:{dtype_text(node.dtype)}"), _UNARY
 
 
+def proof(p: ir.Proof | None) -> str:
+    """What is known of an access, to stand behind it: ``{guarded: tail, author}``."""
+    return "" if p is None else f"{{{p.verdict.lower()}{': ' if p.mask else ''}{', '.join(p.mask)}}}"
+
+
 def schedule(s: ir.Schedule) -> Iterator[str]:
     """The choices, one line each kind; nothing where none is made."""
     if s == ir.Schedule():
         return
     facts = [f"warps {s.warps}", f"stages {s.stages}", "wide" if s.wide else "narrow", "aligned" if s.aligned else "unaligned"]
+    facts += ["exact"] * s.exact + ["unknown allowed"] * s.allow_unknown + ["checked"] * s.checked
     yield f"schedule: {', '.join([s.backend or 'no backend', *facts])}"
     if s.order:
         yield f"order: {', '.join(s.order)}"
     if s.vectors:
         yield f"vectors: {', '.join(s.vectors)}"
+    if s.rows:
+        yield f"rows: {', '.join(s.rows)}"
     if s.lengths:
         yield f"lanes: {', '.join(f'{axis} {length}' for axis, length in s.lengths)}"
     if s.pinned:
         yield f"pinned: {', '.join(f'{axis} {length}' for axis, length in s.pinned)}"
+    if s.classes:
+        yield f"classes: {', '.join(f'{axis} {least} to {most}' for axis, least, most in s.classes)}"
+    if s.sized:
+        yield f"sized: {', '.join(f'{axis} {length}' for axis, length in s.sized)}"
     yield from (f"why: {line}" for line in s.why)

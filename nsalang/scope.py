@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from nsalang import ir
 from nsalang.constants import Exact, round_to
 from nsalang.dtypes import F32, I64, DType
 from nsalang.source import Diagnostic, NsaError, Span
+from nsalang.syntax import Function
 from nsalang.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:
-    """A tensor parameter, or a view; it has a value only where it is indexed."""
+    """A tensor parameter, or a view of the parameter ``base``; it has a value only where it is indexed."""
 
     name: str
     dtype: DType
     shape: tuple[ir.Expr, ...]
     extents: tuple[str, ...]
-    role: str
+    role: Literal["in", "out", "inout"]
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Poisoned(Exception):
 
 @dataclass(slots=True)
 class Scope:
-    """The state of one check. ``out`` is the statement list being filled; ``guards`` are the conditions under which the current text runs."""
+    """The state of one check. ``out`` is the statement list being filled; ``guards`` are the conditions under which the current text runs.
+    ``loop_axes`` are those of all tile loops so far, of which ``open_loops`` are around the current text. ``functions`` are those of the file, ``constants`` the names that a helper sees, ``calls`` the helpers that are being written out."""
 
     target: Target
     names: dict[str, Binding]
@@ -63,10 +66,18 @@ class Scope:
     problems: list[Diagnostic] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     grid_axes: set[str] = field(default_factory=set)
-    tainted: set[str] = field(default_factory=set)
+    loop_axes: set[str] = field(default_factory=set)
+    open_loops: tuple[str, ...] = ()
+    tainted: dict[str, frozenset[str]] = field(default_factory=dict)
+    shares: dict[str, bool] = field(default_factory=dict)
     requires: list[ir.Require] = field(default_factory=list)
+    promises: list[ir.Promise] = field(default_factory=list)
+    views: list[ir.View] = field(default_factory=list)
     partial: list[str] = field(default_factory=list)
     poisoned: set[str] = field(default_factory=set)
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    constants: Mapping[str, Binding] = field(default_factory=dict)
+    calls: tuple[str, ...] = ()
 
     def lookup(self, name: str, span: Span) -> Operand:
         """What a name stands for. Raises NSA0201 or NSA0202."""
@@ -132,16 +143,60 @@ class Scope:
         finally:
             self.guards.pop()
 
+    def taint(self, name: str, value: ir.Expr) -> None:
+        """Note for a variable which of the grid's axes were reduced on the way to its value, and whether it is a share of a sum."""
+        self.shares[name] = self.shares.get(name, True) and self.is_share(value)
+        found = self.taints(value)
+        if found:
+            self.tainted[name] = self.tainted.get(name, frozenset()) | found
+
+    def is_share(self, node: ir.Expr) -> bool:
+        """Whether the values of all tiles of the grid add up to the same however it is cut: sums over its axes, scaled and added."""
+        match node:
+            case ir.Const(value=value):
+                return value == 0
+            case ir.Var(name=name):
+                return self.shares.get(name, False)
+            case ir.Full(value=x) | ir.Unary(op="neg", x=x):
+                return self.is_share(x)
+            case ir.Cast(x=x):
+                return self.is_share(x) and (not x.dtype.is_float or node.dtype.is_float)
+            case ir.Reduce(op="sum", x=x, over=over):
+                return self.is_share(x) or (not self.is_tainted(x) and not self.grid_axes.isdisjoint(over))
+            case ir.Dot(a=a, b=b, over=axis) if axis in self.grid_axes and not self.is_tainted(a) and not self.is_tainted(b):
+                return True
+            case ir.Dot(a=a, b=b):
+                return (self.is_share(a) and not self.is_tainted(b)) or (self.is_share(b) and not self.is_tainted(a))
+            case ir.Binary(op="add" | "sub", a=a, b=b):
+                return self.is_share(a) and self.is_share(b)
+            case ir.Binary(op="mul", a=a, b=b):
+                return (self.is_share(a) and not self.is_tainted(b)) or (self.is_share(b) and not self.is_tainted(a))
+            case ir.Binary(op="div", a=a, b=b):
+                return self.is_share(a) and not self.is_tainted(b)
+            case ir.Where(cond=cond, a=a, b=b):
+                return not self.is_tainted(cond) and self.is_share(a) and self.is_share(b)
+            case _:
+                return False
+
     def is_tainted(self, node: ir.Node | None) -> bool:
         """Whether a value depends on how the grid's axes are cut into tiles: it holds a reduction over one of them."""
+        return not self.grid_axes.isdisjoint(self.taints(node))
+
+    def taints(self, node: ir.Node | None) -> frozenset[str]:
+        """The axes of the grid and of tile loops over which a value, or what it is computed from, was reduced or summed up."""
         if node is None:
-            return False
-        if isinstance(node, ir.Reduce) and self.grid_axes.intersection(node.over):
-            return True
-        if isinstance(node, ir.Var) and node.name in self.tainted:
-            return True
-        # The guard of a read decides what is read, not what is chosen: the condition itself does.
-        return any(self.is_tainted(child) for child in ir.children(node) if not (isinstance(node, ir.Load) and child is node.guard))
+            return frozenset()
+        found = frozenset[str]()
+        if isinstance(node, ir.Reduce | ir.Scan | ir.Dot):
+            over = node.over if isinstance(node, ir.Reduce) else (node.over,)
+            found = frozenset(a for a in over if a in self.grid_axes or a in self.loop_axes)
+        elif isinstance(node, ir.Var):
+            found = self.tainted.get(node.name, frozenset())
+        for child in ir.children(node):
+            # The guard of a read decides what is read, not what is chosen: the condition itself does.
+            if not (isinstance(node, ir.Load | ir.Search) and child is node.guard):
+                found |= self.taints(child)
+        return found
 
 
 def unknown(kind: str, name: str, span: Span, candidates: list[str], code: str = "NSA0201", note: str | None = None) -> NsaError:

@@ -52,6 +52,57 @@ def is_kernel(function: syntax.Function) -> bool:
     return any(_has_grid(s) for s in function.body)
 
 
+def is_helper(function: syntax.Function) -> bool:
+    """Whether a ``def`` is written out where it is called: it has no grid, and returns values."""
+    return not is_kernel(function) and any(_returns(s) for s in function.body)
+
+
+def is_program(function: syntax.Function) -> bool:
+    """Whether a ``def`` calls kernels: it has no grid, returns nothing, and holds a call or scratch."""
+    return not is_kernel(function) and not is_helper(function) and any(_calls(s) for s in function.body)
+
+
+def called(node: syntax.Expr) -> str | None:
+    """The name that a call calls."""
+    return node.function.id if isinstance(node, syntax.Call) and isinstance(node.function, syntax.Name) else None
+
+
+def called_kernels(statements: tuple[syntax.Statement, ...]) -> tuple[str, ...]:
+    """What a program's statements call, under any condition, in order."""
+    found: dict[str, None] = {}
+    for statement in statements:
+        match statement:
+            case syntax.ExprStatement(value=value):
+                found |= dict.fromkeys(n for n in (called(value),) if n is not None)
+            case syntax.If(body=body, orelse=orelse):
+                found |= dict.fromkeys(called_kernels((*body, *orelse)))
+    return tuple(found)
+
+
+def _calls(statement: syntax.Statement) -> bool:
+    match statement:
+        case syntax.ExprStatement(value=value):
+            return called(value) not in (None, "require", "promise", "partial")
+        case syntax.Assign(values=values):
+            return any(called(v) == "empty" for group in values for v in (group.items if isinstance(group, syntax.Tuple) else (group,)))
+        case syntax.For(body=body):
+            return any(_calls(s) for s in body)
+        case syntax.If(body=body, orelse=orelse):
+            return any(_calls(s) for s in (*body, *orelse))
+    return False
+
+
+def _returns(statement: syntax.Statement) -> bool:
+    match statement:
+        case syntax.Return(values=values):
+            return bool(values)
+        case syntax.For(body=body):
+            return any(_returns(s) for s in body)
+        case syntax.If(body=body, orelse=orelse):
+            return any(_returns(s) for s in (*body, *orelse))
+    return False
+
+
 def _has_grid(statement: syntax.Statement) -> bool:
     match statement:
         case syntax.For(iterable=syntax.Call(function=syntax.Name(id="grid"))):
@@ -164,11 +215,68 @@ def specialised_names(function: syntax.Function, dims: tuple[str, ...]) -> tuple
                             for length in lengths:
                                 needed.update(look(length))
                     for group in targets:
-                        for target, value in zip(group, flat, strict=False):
+                        values_of = flat * len(group) if len(flat) == 1 else flat  # lo, hi = split(…)
+                        for target, value in zip(group, values_of, strict=False):
                             if isinstance(target, syntax.Name) and target.id not in dims:
                                 meaning[target.id] = look(value) | meaning.get(target.id, set())
                 case syntax.For(body=body):
                     visit(body)
+                case syntax.If(body=body, orelse=orelse):
+                    visit(body)
+                    visit(orelse)
+
+    visit(function.body)
+    return tuple(d for d in dims if d in needed)
+
+
+def call_arguments(function: syntax.Function, node: syntax.Call) -> dict[str, syntax.Expr]:
+    """The arguments of a kernel's call by parameter: positional ones are the parameters that are no Out, in order. What fits nowhere is left out."""
+    by_position = [p.name for p in function.parameters if annotation_of(p).role != "out"]
+    known = {p.name for p in function.parameters}
+    return dict(zip(by_position, node.arguments, strict=False)) | {k.name: k.value for k in node.keywords if k.name in known}
+
+
+def program_dims(file: syntax.File, function: syntax.Function) -> tuple[str, ...]:
+    """Dimensions of a program whose value a kernel that it calls needs for a span: its own, in the extents of what it hands on there."""
+    dims = dimension_names(function)
+    kernels = {n: f for n, f in functions(file).items() if is_kernel(f)}
+    meaning: dict[str, set[str]] = {d: {d} for d in dims}
+    extents = {p.name: annotation_of(p).extents or () for p in function.parameters}
+    needed: set[str] = set()
+
+    def look(node: syntax.Expr) -> set[str]:
+        return set().union(*(meaning.get(n.id, set()) for n in names_in(node)), set())
+
+    def call(node: syntax.Call) -> None:
+        kernel = kernels.get(called(node) or "")
+        if kernel is None:
+            return
+        wanted = specialised_names(kernel, dimension_names(kernel))
+        given = call_arguments(kernel, node)
+        for parameter in kernel.parameters:
+            argument = given.get(parameter.name)
+            if argument is None:
+                continue
+            if parameter.name in wanted:
+                needed.update(look(argument))
+            if isinstance(argument, syntax.Name):
+                theirs = annotation_of(parameter).extents or ()
+                for own, extent in zip(extents.get(argument.id, ()), theirs, strict=False):
+                    if any(n.id in wanted for n in names_in(extent)):
+                        needed.update(look(own))
+
+    def visit(statements: tuple[syntax.Statement, ...]) -> None:
+        for s in statements:
+            match s:
+                case syntax.Assign(targets=(targets,), values=values):
+                    flat = [v for group in values for v in (group.items if isinstance(group, syntax.Tuple) else (group,))]
+                    for target, value in zip(targets, flat, strict=False):
+                        if isinstance(target, syntax.Name) and isinstance(value, syntax.Call) and called(value) == "empty":
+                            extents[target.id] = next((a.indices for a in value.arguments if isinstance(a, syntax.Subscript)), ())
+                        elif isinstance(target, syntax.Name) and target.id not in dims:
+                            meaning[target.id] = look(value) | meaning.get(target.id, set())
+                case syntax.ExprStatement(value=syntax.Call() as value):
+                    call(value)
                 case syntax.If(body=body, orelse=orelse):
                     visit(body)
                     visit(orelse)

@@ -8,6 +8,7 @@ facts, so PROVED stays sound, and a counterexample is replayed before anybody is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,61 +20,148 @@ if TYPE_CHECKING:
     import z3
 
 Answer = Literal["proved", "refuted", "unknown"]
-LIMIT = 1_000_000
+LIMIT = 500_000
 """Z3's resource units for one query; good encodings stay under 45,000."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What Z3 said: ``model`` gives integer and bool symbols (and tensor elements, as ``name[1, 2]``) where it is refuted."""
+    """What Z3 said: ``seconds`` of the clock it took, ``model`` gives integer and bool symbols (and tensor elements, as ``name[1, 2]``) where it is refuted."""
 
     answer: Answer
     units: int
+    seconds: float = 0.0
     model: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
-    smt2: str = ""
 
 
-def prove(
-    facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], limit: int = LIMIT, small: int | None = None, text: bool = False
-) -> Outcome:
+def prove(facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], limit: int = LIMIT, small: int | None = None) -> Outcome:
     """Whether the facts imply the goal, for all integers.
 
     ``dtypes``: element types of tensors and scalars by name, whose ranges are facts. ``small``: look for a counterexample in which every symbol
-    is at most this (a refutation only: "proved" then means that there is no small one). ``text``: give the query as SMT-LIB.
-    Linear first, with products named and ordered by lemmas; where that does not prove it, with true products.
+    is at most this (a refutation only: "proved" then means that there is no small one).
+    Linear first, with products named and ordered by lemmas; where that does not prove it, and for a small counterexample, with true products.
     """
     import z3
 
-    units = 0
-    outcome = Outcome("unknown", 0)
-    for linear in (True, False):
-        context = z3.Context()
-        encoder = Encoder(context, dtypes, linear)
-        clauses = [encoder.boolean(f) for f in facts]
-        negated = z3.Not(encoder.boolean(goal))
-        if linear and not encoder.products:
-            continue
-        solver = z3.Solver(ctx=context)
-        solver.set("rlimit", limit)
-        solver.set("random_seed", 0)
-        for clause in (*clauses, *encoder.definitions(), negated):
+    units, seconds, context = 0, 0.0, z3.Context()
+    for linear in (True, False) if small is None else (False,):
+        encoder, clauses = _encoded(facts, goal, dtypes, linear, context)
+        exact = not encoder.products
+        solver = encoder.solver(limit)
+        for clause in clauses:
             solver.add(clause)
         if small is not None:
             for symbol in encoder.integers.values():
                 solver.add(symbol <= small, symbol >= -small)
-        query = solver.to_smt2() if text else ""
+        began = time.perf_counter()
         answer = solver.check()
-        statistics = solver.statistics()
-        units += statistics.get_key_value("rlimit count") if "rlimit count" in statistics.keys() else 0  # noqa: SIM118 (not a dict)
+        seconds += time.perf_counter() - began
+        units = spent(solver)
         if answer == z3.unsat:
-            return Outcome("proved", units, smt2=query)
-        if linear:
+            return Outcome("proved", units, seconds)
+        if not exact:
             continue  # a model of the lemmas may give products wrong values
         if answer == z3.sat:
-            return Outcome("refuted", units, encoder.read(solver.model()), smt2=query)
-        outcome = Outcome("unknown", units, reason=solver.reason_unknown(), smt2=query)
-    return outcome
+            return Outcome("refuted", units, seconds, encoder.read(solver.model()))
+        return Outcome("unknown", units, seconds, reason=solver.reason_unknown())
+    raise AssertionError("true products are exact")
+
+
+def _encoded(
+    facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], linear: bool, context: z3.Context
+) -> tuple[Encoder, list[Any]]:
+    import z3
+
+    encoder = Encoder(context, dtypes, linear)
+    clauses = [encoder.boolean(f) for f in facts]
+    negated = z3.Not(encoder.boolean(goal))
+    return encoder, [*clauses, *encoder.definitions(), negated]
+
+
+def spent(solver: Any) -> int:
+    """The resource units that all solvers of its context took."""
+    statistics = solver.statistics()
+    return statistics.get_key_value("rlimit count") if "rlimit count" in statistics.keys() else 0  # noqa: SIM118 (not a dict)
+
+
+@dataclass(slots=True)
+class Cost:
+    """What several queries took: resource units, and seconds of the clock."""
+
+    units: int = 0
+    seconds: float = 0.0
+
+
+def following(
+    facts: Sequence[ir.Expr], goals: Sequence[ir.Expr], dtypes: Mapping[str, DType], cost: Cost, limit: int = LIMIT
+) -> set[ir.Expr]:
+    """Those of the goals that follow from the facts. One context for all of them, in which a counterexample rules out every goal that it breaks.
+    What it takes is added to ``cost``."""
+    import z3
+
+    encoder = Encoder(z3.Context(), dtypes, linear=True)
+    solver = encoder.solver(limit)
+    clauses = [encoder.boolean(f) for f in facts]
+    left = {goal: encoder.boolean(goal) for goal in dict.fromkeys(goals)}
+    for clause in (*clauses, *encoder.definitions()):
+        solver.add(clause)
+
+    def check(term: Any) -> Any:
+        began = time.perf_counter()
+        answer = solver.check(term)
+        cost.seconds += time.perf_counter() - began
+        return answer
+
+    found: set[ir.Expr] = set()
+    while left:
+        answer = check(z3.Or(*(z3.Not(term) for term in left.values())))
+        if answer == z3.unsat:
+            found = set(left)
+            break
+        if answer != z3.sat:
+            found = {goal for goal, term in left.items() if check(z3.Not(term)) == z3.unsat}
+            break
+        model = solver.model()
+        broken = [goal for goal, term in left.items() if not z3.is_true(model.eval(term, model_completion=True))]
+        if not broken:
+            break
+        for goal in broken:
+            del left[goal]
+    cost.units += spent(solver)
+    return found
+
+
+def settling(
+    facts: Sequence[ir.Expr], goal: ir.Expr, candidates: Sequence[ir.Expr], dtypes: Mapping[str, DType], limit: int = LIMIT
+) -> list[ir.Expr]:
+    """Those of the candidates that, as one more fact each, let the goal follow. One context for all of them."""
+    import z3
+
+    context, found = z3.Context(), set[ir.Expr]()
+    for linear in (True, False):
+        encoder = Encoder(context, dtypes, linear)
+        terms = {c: encoder.boolean(c) for c in candidates if c not in found}
+        clauses = [*(encoder.boolean(f) for f in facts), z3.Not(encoder.boolean(goal))]
+        solver = encoder.solver(limit)
+        for clause in (*clauses, *encoder.definitions()):
+            solver.add(clause)
+        found |= {c for c, term in terms.items() if solver.check(term) == z3.unsat}
+        if not encoder.products:
+            break
+    return [c for c in candidates if c in found]
+
+
+def text(facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType]) -> str:
+    """The query as SMT-LIB 2, with true products, for any solver: ``unsat`` says that the facts imply the goal."""
+    import z3
+
+    encoder, clauses = _encoded(facts, goal, dtypes, False, z3.Context())
+    solver = encoder.solver(LIMIT)
+    for clause in clauses:
+        solver.add(clause)
+    lines = [line for line in solver.to_smt2().splitlines() if not line.startswith((";", "(set-info"))]
+    return "\n".join(["(set-logic QF_UFNIA)", *lines, ""])
 
 
 def version() -> str:
@@ -81,6 +169,15 @@ def version() -> str:
     import z3
 
     return z3.get_version_string()  # type: ignore[no-any-return]
+
+
+SPELLINGS = str.maketrans({" ": "!", "#": "$", "'": "~", "·": "^"})
+
+
+def spelled(name: str) -> str:
+    """A name as a simple symbol of SMT-LIB; different names stay different."""
+    found = name.translate(SPELLINGS)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "~!@$%^&*_-+=<>.?/") else f"%{ord(c):x}%" for c in found)
 
 
 class Encoder:
@@ -98,6 +195,16 @@ class Encoder:
         self.products: dict[tuple[str, str], tuple[Any, Any, Any]] = {}
         self.quotients: dict[ir.Expr, tuple[Any, Any]] = {}
         self.facts: list[Any] = []
+        self.encoded: dict[ir.Expr, Any] = {}
+
+    def solver(self, limit: int) -> Any:
+        """A solver with a resource limit for each check, and a fixed seed."""
+        import z3
+
+        made = z3.Solver(ctx=self.context)
+        made.set("rlimit", limit)
+        made.set("random_seed", 0)
+        return made
 
     # ------------------------------------------------------------------------------------------------------------- symbols
 
@@ -105,14 +212,14 @@ class Encoder:
         import z3
 
         if name not in self.integers:
-            self.integers[name] = z3.Int(name, self.context)
+            self.integers[name] = z3.Int(spelled(name), self.context)
         return self.integers[name]
 
     def flag(self, name: str) -> Any:
         import z3
 
         if name not in self.booleans:
-            self.booleans[name] = z3.Bool(name, self.context)
+            self.booleans[name] = z3.Bool(spelled(name), self.context)
         return self.booleans[name]
 
     def unknown(self, node: ir.Expr) -> Any:
@@ -136,6 +243,17 @@ class Encoder:
 
     def boolean(self, node: ir.Expr) -> Any:
         """A bool expression."""
+        if node not in self.encoded:
+            self.encoded[node] = self._boolean(node)
+        return self.encoded[node]
+
+    def integer(self, node: ir.Expr) -> Any:
+        """An integer expression."""
+        if node not in self.encoded:
+            self.encoded[node] = self._integer(node)
+        return self.encoded[node]
+
+    def _boolean(self, node: ir.Expr) -> Any:
         import z3
 
         assert node.dtype is BOOL, node
@@ -161,8 +279,7 @@ class Encoder:
                 return self.boolean(node.value)
         return self.unknown(node)
 
-    def integer(self, node: ir.Expr) -> Any:
-        """An integer expression."""
+    def _integer(self, node: ir.Expr) -> Any:
         import z3
 
         match node:
@@ -191,7 +308,7 @@ class Encoder:
                 return z3.If(self.boolean(node.x), self._number(1), self._number(0))
             case ir.Cast() if node.x.dtype.is_integer:
                 x = self.integer(node.x)
-                return x if node.mode == "convert" and node.dtype.kind == "signed" else self._wrapped(x, node.dtype)
+                return x if node.mode != "wrap" and node.dtype.kind == "signed" else self._wrapped(x, node.dtype)
         return self.unknown(node)
 
     def _wrapped(self, x: Any, dtype: DType) -> Any:
@@ -267,7 +384,7 @@ class Encoder:
             sort = z3.BoolSort(self.context) if node.dtype is BOOL else z3.IntSort(self.context)
             indices = [self.integer(i) for i in node.indices]
             if node.tensor not in self.functions:
-                self.functions[node.tensor] = z3.Function(node.tensor, *[z3.IntSort(self.context)] * len(indices), sort)
+                self.functions[node.tensor] = z3.Function(spelled(node.tensor), *[z3.IntSort(self.context)] * len(indices), sort)
             made = self.functions[node.tensor](*indices) if indices else self.unknown(node)
             self.elements[node] = made if node.dtype is BOOL else self._ranged(made, node.dtype)
         return self.elements[node]
@@ -285,6 +402,7 @@ class Encoder:
         for x, y, xy in rows:
             found += [z3.Implies(z3.And(x >= 0, y >= 0), xy >= 0), z3.Implies(z3.Or(x == 0, y == 0), xy == 0)]
             found += [z3.Implies(x == 1, xy == y), z3.Implies(y == 1, xy == x)]
+            found += [z3.Implies(z3.And(x >= 0, y >= 1), xy >= x), z3.Implies(z3.And(y >= 0, x >= 1), xy >= y)]
         for i, first in enumerate(rows):
             for second in rows[i + 1 :]:
                 for a, c, ac in ((first[0], first[1], first[2]), (first[1], first[0], first[2])):

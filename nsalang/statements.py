@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nsalang import ir, syntax
+from nsalang.calls import arguments
 from nsalang.constants import Exact
+from nsalang.declarations import partial, promise, require, view
 from nsalang.dtypes import ALL, BOOL, I64
-from nsalang.expressions import boolean, describe, integer, operand, place
-from nsalang.functions import FUNCTIONS, PLACES, arguments, keyword, split_bounds
+from nsalang.expressions import boolean, describe, integer, operand
+from nsalang.functions import FUNCTIONS, PLACES, split_bounds
+from nsalang.inline import helper, inlined, may_stand_alone
 from nsalang.scope import Nothing, Operand, Poison, Poisoned, Scope, TensorRef, as_dtype, as_value
 from nsalang.source import Diagnostic, NsaError, Span
+from nsalang.stores import store
 
 
 def block(scope: Scope, statements: Iterable[syntax.Statement]) -> None:
@@ -81,10 +85,28 @@ def _assign(scope: Scope, node: syntax.Assign) -> None:
         raise NsaError.at("NSA0325", "assign to one target list at a time", node.span)
     (targets,) = node.targets
     values = node.values
+    if scope.in_declarations and len(targets) == len(values) == 1 and _called(values[0]) == "view":
+        (target,) = targets
+        assert isinstance(values[0], syntax.Call)
+        if not isinstance(target, syntax.Name):
+            raise NsaError.at("NSA0317", "'view' is assigned to a name", values[0].span)
+        _check_name(scope, target)
+        scope.names[target.id] = view(scope, target, values[0])
+        scope.taken.add(target.id)
+        return
     if len(targets) == 2 and len(values) == 1 and _called(values[0]) == "split":
         assert isinstance(values[0], syntax.Call)
         for target, made in zip(targets, split_bounds(scope, values[0]), strict=True):
             _assign_one(scope, target, made, node.span)
+        return
+    called = helper(scope, values[0]) if len(targets) > 1 and len(values) == 1 else None
+    if called is not None:
+        assert isinstance(values[0], syntax.Call)
+        returned = inline(scope, values[0], called)
+        if len(returned) != len(targets):
+            raise NsaError.at("NSA0325", f"{len(targets)} names, and '{called.name}' returns {len(returned)}", node.span)
+        for target, one in zip(targets, returned, strict=True):
+            _assign_one(scope, target, one, node.span)
         return
     if len(values) == 1 and isinstance(values[0], syntax.Tuple):
         values = values[0].items
@@ -118,13 +140,14 @@ def _hold(scope: Scope, value: Operand) -> Operand:
     if not isinstance(value, ir.Value):
         return value
     name = scope.unique("held")
+    scope.taint(name, value)
     scope.out.append(ir.Assign(name, value, span=value.span))
     return ir.Var(value.dtype, value.axes, name, span=value.span)
 
 
 def _assign_one(scope: Scope, target: syntax.Expr, found: Operand, span: Span) -> None:
     if isinstance(target, syntax.Subscript):
-        _store(scope, target, found, span)
+        store(scope, target, found, span)
         return
     if not isinstance(target, syntax.Name):
         raise NsaError.at("NSA0325", "a target is a name or an indexed tensor", target.span)
@@ -139,17 +162,29 @@ def _assign_one(scope: Scope, target: syntax.Expr, found: Operand, span: Span) -
         scope.names[target.id] = found
         return
     made = as_value(found, span)
-    if scope.in_declarations:
-        scope.names[target.id] = made
+    if scope.in_declarations or scope.calls:
+        _define(scope, target.id, made, span)
         return
     reuse = isinstance(old, ir.Var) and old.dtype is made.dtype and old.axes == made.axes
     name = old.name if reuse else scope.unique(target.id)  # type: ignore[union-attr]
     _emit(scope, target.id, name, made, span)
 
 
+def _define(scope: Scope, name: str, made: ir.Expr, span: Span) -> None:
+    """Give a value a name that is never assigned again: a variable, or the name alone where a variable can't be, or would lose a guard."""
+    if scope.in_declarations or (scope.guards and not may_stand_alone(made)):
+        scope.names[name] = made
+    else:
+        _emit(scope, name, scope.unique(name), made, span)
+
+
+def inline(scope: Scope, node: syntax.Call, function: syntax.Function) -> tuple[Operand, ...]:
+    """The values that a call of a function of the file returns. Raises NSA0335 if it is no helper."""
+    return inlined(scope, node, function, _statement, _define)
+
+
 def _emit(scope: Scope, source_name: str, name: str, made: ir.Expr, span: Span) -> None:
-    if scope.is_tainted(made):
-        scope.tainted.add(name)
+    scope.taint(name, made)
     scope.out.append(ir.Assign(name, made, span=span))
     scope.names[source_name] = ir.Var(made.dtype, made.axes, name, span=span)
     scope.ended.pop(source_name, None)
@@ -180,8 +215,7 @@ def _assign_carried(scope: Scope, target: syntax.Name, old: ir.Var, found: Opera
         made = ir.Where(made.dtype, scope.join(condition, made, old), condition, made, old, span=span)
     if made.axes != old.axes:
         made = ir.Full(made.dtype, old.axes, made, span=span)
-    if scope.is_tainted(made):
-        scope.tainted.add(old.name)
+    scope.taint(old.name, made)
     scope.out.append(ir.Assign(old.name, made, span=span))
 
 
@@ -202,37 +236,6 @@ def _check_name(scope: Scope, target: syntax.Name) -> None:
         what = "an index variable"
     if what:
         raise NsaError.at("NSA0203", f"'{target.id}' is {what} and can't be assigned", target.span, help="choose another name")
-
-
-# --------------------------------------------------------------------------------------------------------------------- stores
-
-
-def _store(scope: Scope, target: syntax.Subscript, found: Operand, span: Span) -> None:
-    ref, indices = place(scope, target)
-    if scope.in_declarations:
-        raise NsaError.at("NSA0316", "a tensor is written inside the grid", span)
-    if ref.role == "in":
-        raise NsaError.at("NSA0318", f"'{ref.name}' is an input and can't be written", target.span, help="declare it Out[…] or InOut[…]")
-    if isinstance(found, Exact):
-        made: ir.Expr = as_dtype(found, ref.dtype, span)
-    else:
-        made = as_value(found, span)
-        if ref.dtype.kind == "signed" and made.dtype is I64:
-            made = made if ref.dtype is I64 else ir.Cast(ref.dtype, made.axes, made, span=span)
-        elif made.dtype is not ref.dtype:
-            code_help = f"convert it: {ref.dtype}(…)"
-            raise NsaError.at("NSA0305", f"'{ref.name}' holds {ref.dtype}, and the value is {describe(made)}", span, help=code_help)
-    axes = scope.join(*indices)
-    extra = [ir.plain(a) for a in made.axes if a not in axes]
-    if extra:
-        raise NsaError.at("NSA0306", f"the value has axis '{extra[0]}', and the place doesn't: many lanes would write one element", span,
-                          help=f"index with {extra[0]}, or reduce over it")  # fmt: skip
-    guard = scope.guard(axes)
-    for part in (*indices, made, guard):
-        if scope.is_tainted(part):
-            raise NsaError.at("NSA0323", "this depends on how the grid is cut into tiles: a reduction over a tile of the grid may feed only loop "
-                              "bounds, scalar conditions and atomic_add", span)  # fmt: skip
-    scope.out.append(ir.Store(ref.name, indices, made, axes, guard, span=span))
 
 
 # ------------------------------------------------------------------------------------------------------------ axes and loops
@@ -315,7 +318,12 @@ def _for(scope: Scope, node: syntax.For) -> None:
     carried, outer = _enter(scope, node.body)
     name = scope.axis(target.id, target.span) if kind == "tile" else scope.unique(target.id)
     scope.names[target.id] = ir.Index(I64, (name,) if kind == "tile" else (), name, span=target.span)
+    around = scope.open_loops
+    if kind == "tile":
+        scope.loop_axes.add(name)
+        scope.open_loops = (*around, name)
     body = _inside(scope, node.body)
+    scope.open_loops = around
     _leave(scope, outer, f"it belongs to the loop in line {_line(node.span)}")
     scope.out.append(ir.For(name, "tile" if kind == "tile" else "range", lo, hi, body, carried, span=node.span))
 
@@ -404,8 +412,7 @@ def _held_condition(scope: Scope, condition: ir.Expr, span: Span) -> ir.Expr:
     if isinstance(condition, ir.Var) and condition.name not in scope.carried:
         return condition
     name = scope.unique("condition")
-    if scope.is_tainted(condition):
-        scope.tainted.add(name)
+    scope.taint(name, condition)
     scope.out.append(ir.Assign(name, condition, span=span))
     return ir.Var(BOOL, condition.axes, name, span=span)
 
@@ -416,76 +423,27 @@ def _held_condition(scope: Scope, condition: ir.Expr, span: Span) -> ir.Expr:
 def _expression_statement(scope: Scope, node: syntax.ExprStatement) -> None:
     name = _called(node.value)
     call = node.value
-    if name in ("atomic_add", "scatter"):
+    if name == "atomic_add" or name == "scatter":
         assert isinstance(call, syntax.Call)
         target, v = arguments(call, 2, 2)
         if not isinstance(target, syntax.Subscript):
-            raise NsaError.at("NSA0311", f"'{name}' takes an element first: {name}(y[i], value)", target.span)
-        place(scope, target)
-        as_value(operand(scope, v), v.span)
-        scope.later(f"'{name}'", 2, node.span)
+            raise NsaError.at("NSA0334", f"'{name}' takes an element first: {name}(y[i], value)", target.span)
+        store(scope, target, operand(scope, v), node.span, "add" if name == "atomic_add" else "scatter")
         return
     if name in ("require", "promise", "partial") and not scope.in_declarations:
         raise NsaError.at("NSA0316", f"'{name}' stands before the grid", node.span)
     match name:
         case "require":
             assert isinstance(call, syntax.Call)
-            _require(scope, call)
+            require(scope, call)
         case "promise":
             assert isinstance(call, syntax.Call)
-            arguments(call, 1, 1)
-            scope.later("'promise'", 2, node.span)
+            promise(scope, call)
         case "partial":
             assert isinstance(call, syntax.Call)
-            _partial(scope, call)
+            partial(scope, call)
         case _:
             if isinstance(call, syntax.String):
                 return
             operand(scope, call)
             raise NsaError.at("NSA0316", "this value is not used", node.span, help="assign it to a name, or leave it out")
-
-
-def _require(scope: Scope, node: syntax.Call) -> None:
-    (argument,) = arguments(node, 1, 1)
-    condition = boolean(scope, argument)
-    if isinstance(condition, Exact):
-        condition = ir.Const(BOOL, (), bool(condition.value), span=argument.span)
-    if any(isinstance(n, (ir.Load, ir.Index, ir.Var)) for n in ir.walk(condition)):
-        raise NsaError.at("NSA0331", "'require' is about dimensions and scalars, which are known at launch", argument.span,
-                          help="promise(…) is about the contents of tensors")  # fmt: skip
-    scope.requires.append(ir.Require(condition, source_text(argument.span), span=argument.span))
-
-
-def source_text(span: Span) -> str:
-    """What the author wrote there, on one line."""
-    lines = [span.source.line(n) for n in range(span.line, span.end_line + 1)]
-    lines[-1] = lines[-1][: span.end_column - 1]
-    lines[0] = lines[0][span.column - 1 :]
-    return " ".join(line.strip() for line in lines)
-
-
-def _partial(scope: Scope, node: syntax.Call) -> None:
-    for argument in arguments(node, 1, 99):
-        ref = operand(scope, argument)
-        if not isinstance(ref, TensorRef) or ref.role != "out":
-            raise NsaError.at("NSA0311", "'partial' takes Out parameters", argument.span)
-        scope.partial.append(ref.name)
-
-
-def declare_view(scope: Scope, target: syntax.Name, node: syntax.Call) -> None:
-    """``v = view(cache, f32[NB, P], offset=…, strides=…)``: typed now, lowered with part 2."""
-    given = arguments(node, 2, 2, ("offset", "strides"))
-    base = operand(scope, given[0])
-    if not isinstance(base, TensorRef):
-        raise NsaError.at("NSA0311", "'view' takes a tensor first", given[0].span)
-    kind = given[1]
-    if not isinstance(kind, syntax.Subscript) or not isinstance(kind.value, syntax.Name) or kind.value.id not in ALL:
-        raise NsaError.at("NSA0311", "'view' takes a tensor type second, e.g. f32[N, 4]", kind.span)
-    for extra in ("offset", "strides"):
-        found = keyword(node, extra)
-        inner = found.value if isinstance(found, syntax.Paren) else found
-        for part in inner.items if isinstance(inner, syntax.Tuple) else [inner] if inner is not None else []:
-            integer(scope, part, f"'{extra}' of a view")
-    shape = tuple(integer(scope, e, "an extent") for e in kind.indices)
-    scope.later("'view'", 2, node.span)
-    scope.names[target.id] = TensorRef(target.id, ALL[kind.value.id], shape, tuple(source_text(e.span) for e in kind.indices), base.role)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nsalang import ir, syntax
 from nsalang.constants import Exact, exact
+from nsalang.declarations import source_text
 from nsalang.dtypes import ALL, E4M3, I64, DType
 from nsalang.expressions import integer, operand
 from nsalang.functions import FUNCTIONS, PLACES
@@ -20,11 +21,15 @@ from nsalang.signature import (
     annotation_of,
     dimension_names,
     functions,
+    is_helper,
     is_kernel,
+    is_program,
+    program_dims,
     specialised_names,
 )  # fmt: skip
 from nsalang.source import Diagnostic, NsaError, Source, Span
-from nsalang.statements import block, declare_view, source_text
+from nsalang.statements import block
+from nsalang.stores import check_written
 from nsalang.target import Target
 
 DEFAULT = Target("cuda", "sm_90")
@@ -43,10 +48,10 @@ class Settings:
 
 
 def kernel_function(file: syntax.File, name: str) -> syntax.Function:
-    """The function of that name. Raises NSA0207 if there is none, NSA0401 if it is a program or a helper."""
+    """The function of that name. Raises NSA0207 if there is none, NSA0314 if it is a program or a helper."""
     found = functions(file)
     if name not in found:
-        names = [n for n, f in found.items() if is_kernel(f)]
+        names = [n for n, f in found.items() if is_kernel(f) or is_program(f)]
         span = file.items[0].span if file.items else Span(file.source, 1, 1, 1, 1)
         error = unknown("kernel", name, span, names, "NSA0207")
         raise NsaError(
@@ -60,8 +65,9 @@ def kernel_function(file: syntax.File, name: str) -> syntax.Function:
         )
     function = found[name]
     if not is_kernel(function):
-        raise NsaError.at("NSA0314", f"'{name}' has no grid: it is a helper or a program, and no kernel", function.name_span,
-                          help="a kernel has one 'for … in grid(…)'; helpers and programs come with part 3")  # fmt: skip
+        kind = "it is a helper, and" if is_helper(function) else "it is a program, and" if is_program(function) else "it is"
+        raise NsaError.at("NSA0314", f"'{name}' has no grid: {kind} no kernel", function.name_span,
+                          help="a kernel has one 'for … in grid(…)'")  # fmt: skip
     return function
 
 
@@ -70,25 +76,41 @@ def kernel_names(file: syntax.File) -> tuple[str, ...]:
     return tuple(n for n, f in functions(file).items() if is_kernel(f))
 
 
+def program_names(file: syntax.File) -> tuple[str, ...]:
+    """The programs of a file, in order."""
+    return tuple(n for n, f in functions(file).items() if is_program(f))
+
+
 # -------------------------------------------------------------------------------------------------------------------- signature
 
 
 def signature(file: syntax.File, name: str, constants: Mapping[str, Setting], captured: Mapping[str, object] | None = None) -> Signature:
-    """Parameters, shapes and dimensions of a kernel for given const and dtype parameters (missing ones take their defaults, or are None)."""
-    function = kernel_function(file, name)
-    scope, parameters = _parameters(file, function, Settings(constants=constants, captured=captured or {}), lenient=True)
+    """Parameters, shapes and dimensions of a kernel or a program for given const and dtype parameters (missing ones take their defaults, or are None)."""
+    function = functions(file)[name] if name in program_names(file) else kernel_function(file, name)
+    scope, parameters = scope_of(file, function, Settings(constants=constants, captured=captured or {}), lenient=True)
     if scope.problems:
         raise NsaError(*scope.problems)
-    dims = dimension_names(function)
-    return Signature(name, parameters, dims, specialised_names(function, dims), function.docstring, function.span)
+    return Signature(name, parameters, dimension_names(function), specialised(file, function), function.docstring, function.span)
 
 
-def _parameters(file: syntax.File, function: syntax.Function, settings: Settings, lenient: bool) -> tuple[Scope, tuple[Parameter, ...]]:
+def specialised(file: syntax.File, function: syntax.Function) -> tuple[str, ...]:
+    """Dimensions whose value is part of a variant: a span of the kernel, or of a kernel that the program calls, needs it."""
+    return specialised_names(function, dimension_names(function)) if is_kernel(function) else program_dims(file, function)
+
+
+def scope_of(file: syntax.File, function: syntax.Function, settings: Settings, lenient: bool) -> tuple[Scope, tuple[Parameter, ...]]:
     """The scope at the start of a kernel, and its parameters. ``lenient``: a missing const leaves the extents that need it unknown."""
     names: dict[str, Binding] = {**ALL, "inf": Exact(float("inf"), is_float=True)}
     scope = Scope(settings.target, names, frozenset((*FUNCTIONS, *PLACES)))
     _captured(scope, settings.captured)
     _constants(scope, file)
+    scope.constants = dict(names)
+    scope.functions = {item.name: item for item in file.items if isinstance(item, syntax.Function)}
+    for item in scope.functions.values():
+        if is_helper(item) and (item.name in FUNCTIONS or item.name in PLACES or item.name in ALL):
+            scope.problems.append(
+                Diagnostic("NSA0206", f"'{item.name}' is a name of the language", item.name_span, helps=("choose another name",))
+            )
     found: list[Parameter] = []
     seen: set[str] = set()
     for parameter in function.parameters:
@@ -127,6 +149,7 @@ def _parameters(file: syntax.File, function: syntax.Function, settings: Settings
             scope.names[parameter.name] = Poison()
     order = {p.name: i for i, p in enumerate(function.parameters)}
     scope.parameters = frozenset(order) | frozenset(dims)
+    scope.taken |= scope.parameters  # a helper's own names may be the same
     return scope, tuple(sorted(found, key=lambda p: order[p.name]))
 
 
@@ -165,7 +188,7 @@ def _constant_parameter(scope: Scope, parameter: syntax.Parameter, settings: Set
             raise NsaError.at(
                 "NSA0328", f"the default of '{parameter.name}' is no {'dtype' if is_dtype else 'constant'}", parameter.default.span
             )
-        default = made if isinstance(made, DType) else _python(made)
+        default = made if isinstance(made, DType) else python_value(made)
         scope.names[parameter.name] = made
     given = settings.constants.get(parameter.name)
     if given is not None:
@@ -188,7 +211,7 @@ def _constant_parameter(scope: Scope, parameter: syntax.Parameter, settings: Set
     )
 
 
-def _python(value: Exact) -> int | float | bool:
+def python_value(value: Exact) -> int | float | bool:
     if value.is_bool:
         return bool(value.value)
     return float(value.value) if value.is_float else int(value.value)
@@ -221,7 +244,7 @@ def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, 
         made_default = operand(scope, parameter.default)
         if taken.extents is not None or not isinstance(made_default, Exact):
             raise NsaError.at("NSA0328", f"'{parameter.name}' can't have this default", parameter.default.span)
-        default = _python(made_default)
+        default = python_value(made_default)
     kind: Literal["scalar", "tensor"] = "scalar" if taken.extents is None else "tensor"
     absent = parameter.optional and parameter.name not in settings.present
     if absent:
@@ -243,7 +266,7 @@ def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, 
 def specialise(file: syntax.File, name: str, settings: Settings) -> ir.Kernel:
     """One variant of a kernel as typed IR. Raises NsaError with everything that is wrong in it."""
     function = kernel_function(file, name)
-    scope, parameters = _parameters(file, function, settings, lenient=False)
+    scope, parameters = scope_of(file, function, settings, lenient=False)
     grid: tuple[ir.GridIndex, ...] = ()
     body: tuple[ir.Stmt, ...] = ()
     loop = _declarations(scope, function.body)
@@ -262,8 +285,16 @@ def specialise(file: syntax.File, name: str, settings: Settings) -> ir.Kernel:
         scope.in_declarations = False
         block(scope, loop.body)
         body = tuple(scope.out)
+        stores = [n for s in body for n in ir.walk(s) if isinstance(n, ir.Store)]
+        roles = {p.name: p.role for p in parameters}
+        scope.problems += check_written(stores, roles, {v.name: v.base for v in scope.views}, scope.partial)
     if scope.problems:
         raise NsaError(*dict.fromkeys(scope.problems))
+    return replace(header(function, scope, parameters, settings), grid=grid, body=body)
+
+
+def header(function: syntax.Function, scope: Scope, parameters: tuple[Parameter, ...], settings: Settings) -> ir.Kernel:
+    """A kernel, or what a program shares with kernels: parameters and declarations, without grid and body."""
     present = [p for p in parameters if not p.optional or p.name in settings.present]
     dims = tuple(d for d in dimension_names(function) if d not in settings.dims)
     tensors = tuple(ir.Tensor(p.name, _known(p), p.shape, p.role, span=p.span) for p in present if p.kind == "tensor")
@@ -271,8 +302,8 @@ def specialise(file: syntax.File, name: str, settings: Settings) -> ir.Kernel:
         ir.ScalarParam(p.name, _known(p), span=p.span) for p in present if p.kind == "scalar" and p.name not in dimension_names(function)
     )
     return ir.Kernel(
-        name, tensors, scalars, dims, tuple(scope.requires), tuple(dict.fromkeys(scope.partial)), grid, body,
-        _settled(scope, parameters, settings), span=function.span,
+        function.name, tensors, scalars, dims, tuple(scope.requires), tuple(dict.fromkeys(scope.partial)), (), (),
+        settled(scope, parameters, settings), views=tuple(scope.views), promises=tuple(scope.promises), span=function.span,
     )  # fmt: skip
 
 
@@ -281,7 +312,7 @@ def _known(parameter: Parameter) -> DType:
     return parameter.dtype
 
 
-def _settled(scope: Scope, parameters: tuple[Parameter, ...], settings: Settings) -> tuple[tuple[str, str], ...]:
+def settled(scope: Scope, parameters: tuple[Parameter, ...], settings: Settings) -> tuple[tuple[str, str], ...]:
     rows = [(p.name, str(scope.names[p.name])) for p in parameters if p.kind in ("const", "dtype")]
     rows += [(d, str(v)) for d, v in sorted(settings.dims.items())]
     rows += [(p.name, "given" if p.name in settings.present else "None") for p in parameters if p.optional]
@@ -296,14 +327,6 @@ def _declarations(scope: Scope, statements: tuple[syntax.Statement, ...]) -> syn
                 for extra in statements[i + 1 :]:
                     scope.problems.append(Diagnostic("NSA0314", "nothing stands after the grid", extra.span))
                 return statement
-            case syntax.Assign(targets=((syntax.Name() as target,),), values=(syntax.Call(function=syntax.Name(id="view")) as call,)):
-                try:
-                    declare_view(scope, target, call)
-                except NsaError as error:
-                    scope.problems.extend(error.diagnostics)
-                    scope.names[target.id] = Poison()
-                except Poisoned:
-                    scope.names[target.id] = Poison()
             case _:
                 block(scope, (statement,))
     return None
@@ -331,7 +354,7 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
                 raise NsaError.at("NSA0311", "in a grid, 'tile' takes one extent", argument.span)
             node = argument.arguments[0]
         extent = integer(scope, node, "a grid extent")
-        if any(isinstance(n, (ir.Load, ir.Index)) for n in ir.walk(extent)):
+        if any(isinstance(n, ir.Load | ir.Search | ir.Index) for n in ir.walk(extent)):
             raise NsaError.at(
                 "NSA0315", "a grid extent comes from dimensions and scalar parameters: it is needed before the launch", node.span
             )
@@ -360,19 +383,16 @@ SAMPLE = 64
 
 
 def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[str, object] | None = None) -> None:
-    """Type every kernel of a file with default constants, with all optional parameters and without any. Raises NsaError with all that is wrong."""
+    """Type every kernel and program of a file with default constants, with all optional parameters and without any. Raises NsaError with all that is wrong."""
+    from nsalang import programs
+
     problems: dict[Diagnostic, None] = {}
-    try:
-        names = kernel_names(file)
-    except NsaError as error:
-        problems.update(dict.fromkeys(error.diagnostics))
-        names = tuple(dict.fromkeys(i.name for i in file.items if isinstance(i, syntax.Function) and is_kernel(i)))
-        raise
-    for name in names:
+    of_kernels: set[tuple[str, Span | None]] = set()
+    for name in (*kernel_names(file), *program_names(file)):
         function = functions(file)[name]
         optional = frozenset(p.name for p in function.parameters if p.optional)
         try:
-            dims = specialised_names(function, dimension_names(function))
+            dims = specialised(file, function)
             constants: dict[str, Setting] = {
                 p.name: ALL["f32"] if p.annotation.id == "dtype" else SAMPLE for p in function.parameters
                 if isinstance(p.annotation, syntax.Name) and p.annotation.id in ("const", "dtype") and p.default is None
@@ -380,10 +400,17 @@ def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[st
         except NsaError:
             dims, constants = (), {}  # a wrong annotation: reported by specialise
         for present in {optional, frozenset[str]()}:
+            settings = Settings(target, constants, dict.fromkeys(dims, SAMPLE), present, captured or {})
             try:
-                specialise(file, name, Settings(target, constants, dict.fromkeys(dims, SAMPLE), present, captured or {}))
+                if is_kernel(function):
+                    specialise(file, name, settings)
+                else:
+                    programs.specialise(file, name, settings)
             except NsaError as error:
-                problems.update(dict.fromkeys(error.diagnostics))
+                # What is wrong in a kernel is not said again of the programs that call it.
+                problems.update(dict.fromkeys(d for d in error.diagnostics if is_kernel(function) or (d.code, d.span) not in of_kernels))
+        if is_kernel(function):
+            of_kernels |= {(d.code, d.span) for d in problems}
     if problems:
         raise NsaError(*problems)
 

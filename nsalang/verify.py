@@ -57,7 +57,7 @@ def no_machine_operations(kernel: ir.Kernel) -> None:
 def signed_is_i64(kernel: ir.Kernel) -> None:
     """Arithmetic on signed integers is mathematical. (Loads, and casts on the way to a store, have a tensor's width.)"""
     for node in ir.walk(kernel):
-        if isinstance(node, ir.Dim | ir.Index | ir.Unary | ir.Binary | ir.Reduce | ir.Scan):
+        if isinstance(node, ir.Dim | ir.Index | ir.Unary | ir.Binary | ir.Dot | ir.Reduce | ir.Scan):
             assert node.dtype.kind != "signed" or node.dtype is I64, f"{node.dtype} in {text_of(node)}"
 
 
@@ -92,6 +92,90 @@ def guards_became_masks(kernel: ir.Kernel) -> None:
                 )
 
 
+def every_access_has_a_proof(kernel: ir.Kernel) -> None:
+    for node in ir.walk(kernel):
+        assert not isinstance(node, ir.Load | ir.Store) or node.proof is not None, f"no proof of {text_of(node)}"
+
+
+def proofs_are_of_the_meaning(kernel: ir.Kernel) -> None:
+    """Until there are masks, an access is PROVED or UNKNOWN."""
+    for node in ir.walk(kernel):
+        if isinstance(node, ir.Load | ir.Store) and node.proof is not None:
+            assert node.proof in (ir.Proof("PROVED"), ir.Proof("UNKNOWN")), f"{node.proof} before there are masks: {text_of(node)}"
+
+
+def proofs_fit_the_masks(kernel: ir.Kernel) -> None:
+    for node in ir.walk(kernel):
+        if not isinstance(node, ir.Load | ir.Store):
+            continue
+        proof = node.proof
+        assert proof is not None, f"no proof of {text_of(node)}"
+        assert bool(proof.mask) == (node.mask is not None), f"the mask is made of {proof.mask} in {text_of(node)}"
+        assert node.guard is None or "author" in proof.mask, f"the author's guard is none of {proof.mask} in {text_of(node)}"
+        assert "bounds" not in proof.mask or proof.verdict == "UNKNOWN", f"bounds at a {proof.verdict} access: {text_of(node)}"
+        assert "tail" in proof.mask or proof.verdict != "GUARDED", f"nothing guards {text_of(node)}"
+        assert "tail" not in proof.mask or proof.verdict != "PROVED", f"a tail at a {proof.verdict} access: {text_of(node)}"
+        assert proof.verdict != "HOISTED" or kernel.schedule.exact, f"a variant that is not exact hoists {text_of(node)}"
+
+
+def exact_relies_on_hoists(kernel: ir.Kernel) -> None:
+    assert kernel.hoists or not kernel.schedule.exact, "an exact variant of a kernel that hoists nothing"
+
+
+def contractions_have_two_sides(kernel: ir.Kernel) -> None:
+    for node in ir.walk(kernel):
+        if isinstance(node, ir.Dot):
+            a, b = set(node.a.axes), set(node.b.axes)
+            assert a - b and b - a, f"a side without free axes: {text_of(node)}"
+
+
+def contractions_have_rows(kernel: ir.Kernel) -> None:
+    """The order puts batch axes, then rows, then columns, and does not split a side of an operand by the axis that is summed over."""
+    order = kernel.schedule.order
+    for node in ir.walk(kernel):
+        if isinstance(node, ir.Dot):
+            assert node.left is not None, f"no rows: {text_of(node)}"
+            a, b = (x.axes for x in (node.a, node.b))
+            batch = [x for x in order if x in a and x in b and x != node.over]
+            columns = [x for x in order if x in node.axes and x not in node.left and x not in batch]
+            ordered = [x for x in order if x in node.axes]
+            assert ordered == [*batch, *node.left, *columns], f"{ordered} mixes rows and columns of {text_of(node)}"
+            for side in (node.left, columns):
+                assert len({order.index(x) < order.index(node.over) for x in side}) == 1, f"{node.over} splits {side} in {text_of(node)}"
+
+
+def operands_are_placed(kernel: ir.Kernel) -> None:
+    """TileLang: each operand of a contraction is a variable in shared memory with one assignment; what is read ahead is a load there."""
+    assigned: dict[str, list[ir.Assign]] = {}
+    for node in ir.walk(kernel):
+        if isinstance(node, ir.Assign):
+            assigned.setdefault(node.name, []).append(node)
+    if kernel.schedule.backend != "tilelang":
+        assert all(n.place is None for many in assigned.values() for n in many), "Triton chooses places itself"
+        return
+    for node in ir.walk(kernel):
+        if isinstance(node, ir.Dot):
+            for x in (node.a, node.b):
+                assert isinstance(x, ir.Var), f"an operand of {text_of(node)} has no name"
+                assert [n.place for n in assigned[x.name]] == ["shared"], f"'{x.name}' in {text_of(node)} is no variable of shared memory"
+        elif isinstance(node, ir.For):
+            direct = {s.name: s for s in node.body if isinstance(s, ir.Assign)}
+            assert bool(node.ahead) == (node.stages > 1), f"{node.stages} stages for {node.ahead} in the loop over {node.index}"
+            for name in node.ahead:
+                found = direct.get(name)
+                assert found is not None and found.place == "shared" and len(assigned[name]) == 1, (
+                    f"'{name}' is read ahead, and is not in the body"
+                )
+                load = found.value
+                assert isinstance(load, ir.Load), f"'{name}' is read ahead, and is no load"
+                assert load.mask is None or (load.fill is not None and load.fill.value == 0), f"masked lanes of '{name}' are not 0"
+
+
+def no_searches_and_borders(kernel: ir.Kernel) -> None:
+    for node in ir.walk(kernel):
+        assert not isinstance(node, ir.Search | ir.Border), f"no machine has {text_of(node)}"
+
+
 UNARY = ("neg", "not", "invert", "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "floor", "ceil")
 BINARY = ("add", "sub", "mul", "div", "tdiv", "tmod", "and", "or", "xor", "shl", "shr", "min", "max", *ir.COMPARISONS)
 
@@ -119,7 +203,7 @@ def integers_have_machine_widths(kernel: ir.Kernel) -> None:
     for node in body_nodes(kernel):
         if isinstance(node, ir.Dim | ir.Index):
             assert node.dtype is width, f"{text_of(node)} is {node.dtype}, and offsets are {width}"
-        elif isinstance(node, ir.Unary | ir.Binary | ir.Reduce | ir.Scan):
+        elif isinstance(node, ir.Unary | ir.Binary | ir.Dot | ir.Reduce | ir.Scan):
             assert node.dtype.kind != "signed" or node.dtype in (I32, I64), f"{node.dtype} in {text_of(node)}"
         elif isinstance(node, ir.For):
             assert node.lo.dtype is node.hi.dtype, f"the loop over {node.index} runs from {node.lo.dtype} to {node.hi.dtype}"
@@ -128,16 +212,24 @@ def integers_have_machine_widths(kernel: ir.Kernel) -> None:
 def flat(kernel: ir.Kernel) -> None:
     tops = {id(n.value) for n in body_nodes(kernel) if isinstance(n, ir.Assign)}
     for node in body_nodes(kernel):
-        if isinstance(node, ir.Load | ir.Reduce | ir.Scan):
+        if isinstance(node, ir.Load | ir.Dot | ir.Reduce | ir.Scan):
             assert id(node) in tops, f"{text_of(node)} is part of a statement"
+        if isinstance(node, ir.Dot):
+            assert isinstance(node.a, ir.Var) and isinstance(node.b, ir.Var), f"an operand of {text_of(node)} has no name"
 
 
 STAGES = (
     Stage("typecheck"),
     Stage("simplify"),
-    Stage("order", (all_axes_ordered,)),
+    Stage("prove", (every_access_has_a_proof,)),
+    Stage("check"),
+    Stage("expand", (no_searches_and_borders,)),
+    Stage("contract", (contractions_have_two_sides,)),
+    Stage("order", (all_axes_ordered, contractions_have_rows)),
     Stage("tiles", (all_axes_have_lengths,)),
-    Stage("guard", (guards_became_masks,), (no_masks,)),
+    Stage("assume", (exact_relies_on_hoists,)),
+    Stage("guard", (guards_became_masks, proofs_fit_the_masks), (no_masks, proofs_are_of_the_meaning)),
+    Stage("place", (operands_are_placed,)),
     Stage("legalize", (only_machine_operations,), (no_machine_operations,)),
     Stage("width", (integers_have_machine_widths,), (signed_is_i64,)),
     Stage("flatten", (flat,)),

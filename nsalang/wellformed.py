@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing_extensions import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, F32, I32, I64, DType
+from nsalang.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, DType
 from nsalang.printer import natural, show
+from nsalang.stores import ADDABLE
 
 
 def check(kernel: ir.Kernel) -> None:
@@ -33,6 +34,7 @@ def text_of(node: ir.Node) -> str:
 
 
 FLOAT_ONLY = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round")
+FACTORS = (BF16, F16, F32, E4M3, E4M3_FNUZ, I8)
 INTEGER_ONLY = ("floordiv", "mod", "tdiv", "tmod", "shl", "shr")
 
 
@@ -50,15 +52,23 @@ class _Checker:
     def kernel(self) -> None:
         k = self.program
         self.order = tuple(ir.axes_of(k))
-        parameters = [t.name for t in k.tensors] + [s.name for s in k.scalars]
-        assert len(set(parameters)) == len(parameters), f"two parameters of one name in {parameters}"
+        parameters = [t.name for t in k.tensors] + [v.name for v in k.views] + [s.name for s in k.scalars]
+        assert len(set(parameters)) == len(parameters), f"two parameters or views of one name in {parameters}"
         assert len(set(k.dims)) == len(k.dims), f"two dimensions of one name in {k.dims}"
         declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis)] + [n.index for n in body_nodes(k) if isinstance(n, ir.For)]
         declared += [g.name for g in k.grid]
         assert len(set(declared)) == len(declared), f"two index variables of one name in {sorted(declared)}"
-        for expression in [*(e for t in k.tensors for e in t.shape), *(g.extent for g in k.grid), *(r.condition for r in k.requires)]:
+        for expression in [
+            *(e for t in k.tensors for e in t.shape),
+            *(g.extent for g in k.grid),
+            *(r.condition for r in (*k.requires, *k.hoists)),
+        ]:
             self.host(expression)
-        for r in k.requires:
+        for v in k.views:
+            self.view(v)
+        for p in k.promises:
+            self.promise(p)
+        for r in (*k.requires, *k.hoists):
             assert r.condition.dtype is BOOL, f"the condition '{r.text}' is {r.condition.dtype}"
         for name in k.partial:
             assert any(t.name == name and t.role != "in" for t in k.tensors), f"partial({name}) names no output"
@@ -71,7 +81,36 @@ class _Checker:
         self.expression(node)
         assert not node.axes, f"{text_of(node)} has axes"
         for part in ir.walk(node):
-            assert not isinstance(part, ir.Load | ir.Var | ir.Index), f"{text_of(node)} is needed before the kernel runs"
+            early = not isinstance(part, ir.Load | ir.Search | ir.Border | ir.Var | ir.Index)
+            assert early, f"{text_of(node)} is needed before the kernel runs"
+
+    def view(self, node: ir.View) -> None:
+        base = next((t for t in self.program.tensors if t.name == node.base), None)
+        assert base is not None, f"the view {node.name} is of {node.base}, which is no tensor parameter"
+        assert base.dtype.is_integer and base.dtype.bytes == 1, f"the view {node.name} is of {node.base}, which holds {base.dtype}"
+        assert node.role == base.role, f"the view {node.name} is {node.role}, and {node.base} is {base.role}"
+        assert len(node.strides) == len(node.shape), f"the view {node.name} has {len(node.shape)} axes and {len(node.strides)} strides"
+        for expression in (*node.shape, node.offset, *node.strides):
+            self.host(expression)
+            assert expression.dtype is I64, f"the view {node.name} is laid out by {expression.dtype}: {text_of(expression)}"
+
+    def promise(self, node: ir.Promise) -> None:
+        assert node.tensors, f"the promise '{node.text}' is about no tensor"
+        tensors = [self.tensor(name) for name in node.tensors]
+        for t in tensors:
+            assert t.role == "in", f"the promise '{node.text}' is about {t.name}, which is written"
+            assert t.shape == tensors[0].shape, f"the promise '{node.text}' is about tensors of several shapes"
+        assert (node.condition is None) == (node.kind != "each"), f"the promise '{node.text}' is {node.kind}"
+        assert node.kind != "sorted" or len(tensors[0].shape) == 1, f"{tensors[0].name} is sorted, and has {len(tensors[0].shape)} axes"
+        if node.condition is None:
+            assert len(tensors) == 1, f"the promise '{node.text}' is about several tensors"
+            return
+        self.scalars = {f"each{i}" for i in range(len(tensors[0].shape))}
+        self.expression(node.condition)
+        self.scalars = set()
+        assert node.condition.dtype is BOOL and not node.condition.axes, f"the promise '{node.text}' is {_type(node.condition)}"
+        for part in ir.walk(node.condition):
+            assert not isinstance(part, ir.Load) or part.tensor in node.tensors, f"the promise '{node.text}' reads {text_of(part)}"
 
     # ------------------------------------------------------------------------------------------------------------- statements
 
@@ -132,24 +171,44 @@ class _Checker:
         element = tensor.storage or tensor.dtype
         fits = node.value.dtype is element or (node.value.dtype.kind == "signed" and element.kind == "signed")
         assert fits, f"{node.value.dtype} is stored into {tensor.name}, which holds {element}"
+        assert node.mode != "add" or element in ADDABLE, f"{tensor.name} holds {element}, to which nothing is added atomically"
         parts = [i.axes for i in node.indices] + [node.value.axes] + ([node.guard.axes] if node.guard is not None else [])
         self.has(node.axes, self.joined(*parts), f"a store to {tensor.name}")
 
-    def access(self, node: ir.Load | ir.Store) -> ir.Tensor:
-        found = [t for t in self.program.tensors if t.name == node.tensor]
-        assert found, f"there is no tensor {node.tensor}"
-        assert len(node.indices) == len(found[0].shape), f"{node.tensor} has {len(found[0].shape)} axes and {len(node.indices)} indices"
+    def tensor(self, name: str) -> ir.Tensor | ir.View:
+        names = [t.name for t in self.program.tensors] + [v.name for v in self.program.views]
+        assert name in names, f"there is no tensor {name}"
+        return self.program.tensor(name)
+
+    def access(self, node: ir.Load | ir.Store) -> ir.Tensor | ir.View:
+        tensor = self.tensor(node.tensor)
+        assert len(node.indices) == len(tensor.shape), f"{node.tensor} has {len(tensor.shape)} axes and {len(node.indices)} indices"
         for i in node.indices:
             self.expression(i)
             assert i.dtype.is_integer, f"{node.tensor} is indexed by {i.dtype}: {text_of(i)}"
         for condition in (node.guard, node.mask):
-            if condition is not None:
-                self.expression(condition)
-                assert condition.dtype is BOOL, f"an access of {node.tensor} is guarded by {condition.dtype}: {text_of(condition)}"
-                assert set(condition.axes) <= set(node.axes), (
-                    f"{node.tensor} is accessed over {node.axes} and guarded by {text_of(condition)}"
-                )
-        return found[0]
+            self.guard(node, condition)
+        if node.proof is not None:
+            assert not node.proof.mask or node.mask is not None, f"an access of {node.tensor} has a mask of {node.proof.mask}, and none"
+            assert len(set(node.proof.mask)) == len(node.proof.mask), f"an access of {node.tensor} has a mask of {node.proof.mask}"
+        return tensor
+
+    def guard(self, node: ir.Load | ir.Store | ir.Search, condition: ir.Expr | None) -> None:
+        if condition is None:
+            return
+        self.expression(condition)
+        assert condition.dtype is BOOL, f"an access of {node.tensor} is guarded by {condition.dtype}: {text_of(condition)}"
+        assert set(condition.axes) <= set(node.axes), f"{node.tensor} is accessed over {node.axes} and guarded by {text_of(condition)}"
+
+    def search(self, node: ir.Search) -> None:
+        tensor = self.tensor(node.tensor)
+        assert tensor.role == "in" and len(tensor.shape) == 1, (
+            f"{tensor.name} is searched, and is {tensor.role} with {len(tensor.shape)} axes"
+        )
+        self.over(node, node.x)
+        element = I64 if tensor.dtype.kind == "signed" else tensor.dtype
+        assert node.x.dtype is element, f"{tensor.name} holds {tensor.dtype}, and is searched for {node.x.dtype}"
+        self.guard(node, node.guard)
 
     # ------------------------------------------------------------------------------------------------------------ expressions
 
@@ -168,7 +227,7 @@ class _Checker:
     def expression(self, node: ir.Expr) -> None:
         for axis in node.axes:
             assert axis in self.axes, f"axis {axis} does not exist here: {text_of(node)}"
-        if not (isinstance(node, ir.Unary) and node.op == "ceil_log2") and not isinstance(node, ir.Reduce | ir.Scan):
+        if not (isinstance(node, ir.Unary) and node.op == "ceil_log2") and not isinstance(node, ir.Reduce | ir.Scan | ir.Dot):
             assert node.dtype is natural(node), f"{node.dtype} does not follow from the operands of {text_of(node)}"
         match node:
             case ir.Const():
@@ -210,6 +269,13 @@ class _Checker:
                 assert node.dtype.bits == node.x.dtype.bits, f"{node.x.dtype} has not the width of {node.dtype}: {text_of(node)}"
             case ir.Load():
                 self.load(node)
+            case ir.Search():
+                self.search(node)
+            case ir.Border():
+                self.over(node, node.n, node.parts, node.g)
+                assert node.n.dtype is node.parts.dtype is node.g.dtype is I64, f"a border of other than i64: {text_of(node)}"
+            case ir.Dot():
+                self.dot(node)
             case ir.Reduce():
                 self.reduce(node)
             case ir.Scan():
@@ -261,6 +327,24 @@ class _Checker:
         if node.fill is not None:
             self.expression(node.fill)
             assert node.fill.dtype is node.dtype, f"{node.dtype} is filled with {node.fill.dtype}: {text_of(node)}"
+
+    def dot(self, node: ir.Dot) -> None:
+        self.expression(node.a)
+        self.expression(node.b)
+        a, b = (tuple(x for x in part.axes if x != node.over) for part in (node.a, node.b))
+        assert node.over in node.a.axes and node.over in node.b.axes, f"no axis {node.over} on both sides of {text_of(node)}"
+        self.has(node.axes, self.joined(a, b), text_of(node))
+        assert node.a.dtype is node.b.dtype in FACTORS, f"a product of {node.a.dtype} and {node.b.dtype}: {text_of(node)}"
+        assert _counts_as(node.dtype, natural(node)), f"{node.dtype} does not follow from the operands of {text_of(node)}"
+        assert node.precision == "ieee" or node.a.dtype is F32, f"tf32 of {node.a.dtype}: {text_of(node)}"
+        assert node.promote >= 0, f"added up every {node.promote} terms: {text_of(node)}"
+        if node.acc is not None:
+            self.expression(node.acc)
+            same = node.acc.dtype is node.dtype and node.acc.axes == node.axes
+            assert same, f"{_type(node)} is added to {_type(node.acc)}: {text_of(node)}"
+        if node.left is not None:
+            free = {frozenset(a) - frozenset(b), frozenset(b) - frozenset(a)}
+            assert frozenset(node.left) in free, f"{node.left} are not the free axes of one side of {text_of(node)}"
 
     def reduce(self, node: ir.Reduce) -> None:
         self.expression(node.x)

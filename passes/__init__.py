@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nsalang import ir
-from nsalang.passes import flatten, guard, legalize, order, simplify, tiles, width
+from nsalang.passes import assume, check, contract, expand, flatten, guard, legalize, order, place, prove, simplify, tiles, width
 from nsalang.target import Target
 
 PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("simplify", simplify.run),  # first: fewer and plainer nodes for everyone
+    ("prove", prove.run),  # after simplify, which spares it what is constant; before all choices, of which a meaning does not depend
+    ("check", check.run),  # after prove: what it adds needs no proof; before expand: a search is checked as one access
+    ("expand", expand.run),  # before order: it makes loops and accesses of its own
+    ("contract", contract.run),  # before order and tiles, which are about contractions that a tensor core takes
     ("order", order.run),  # before tiles: the innermost axis gets the long tile
-    ("tiles", tiles.run),  # before guard: only lengths tell where lanes are padded
+    ("tiles", tiles.run),  # before assume and guard: only lengths tell where lanes are padded
+    ("assume", assume.run),  # before guard, which leaves out the tails that a launch check saves
     ("guard", guard.run),  # before legalize: masks are about what the author wrote, not about intermediate values
+    ("place", place.run),  # after guard: only a load whose masked lanes are 0 can go straight to shared memory
     ("legalize", legalize.run),  # before width: it makes integer operations of its own
     ("width", width.run),  # before flatten: a value that is named has its final dtype
     ("flatten", flatten.run),  # last: names are for the lowerings alone

@@ -1,234 +1,312 @@
-"""Masks: no access leaves its tensor, no lane that does not exist is written, and none reaches a reduction.
+"""Masks: no lane that does not exist is read outside, written, or reaches a reduction.
 
-It comes after the tiles, which say where lanes are padded, and before the expansions of `legalize`, whose intermediate values need no masks.
-An access is masked by what its author wrote, by the ends of its axes where these have a tail, and by the extents of the tensor where `needs`
-finds no reason why the index is inside. A masked lane of a load holds 0, so a sum of it, or of its square, needs nothing more; other operands of
-a reduction become `where(inside, x, identity)`. In lanes that do not exist nothing may trap either: divisors that may be 0 are replaced by 1 there.
-Leaves Load.mask, Load.fill and Store.mask settled, every Reduce and Scan fed by lanes that exist or by its identity (NaN for argmax and argmin),
-and bounds of loops and spans as expressions that mean the same in the whole body.
+It comes after the tiles, which say where lanes are padded, and after `assume`, which says which tails a launch check saves; before the expansions of
+`legalize`, whose intermediate values need no masks. An access is masked by what its author wrote and by the ends of its axes where these have a
+tail; by the extents of its tensor only where the prover could not tell that it is inside, and the user allowed that.
+A masked lane of a load holds what serves the reductions behind it: 0 for a sum, -inf for a maximum or for a sum of exponentials. `padding.py`
+knows what becomes of it; an operand of which that is not the reduction's identity becomes `where(inside, x, identity)`. What a contraction sums over
+is 0 in such lanes of one operand and finite in those of the other; its rows and columns may hold anything there. Divisors that may be 0 in
+lanes that do not exist, or that a `where` around them excludes, are replaced by 1 there: machines may trap.
+Leaves Load.mask, Load.fill, Store.mask and the proof of each settled, every Reduce and Scan fed by lanes that exist or by its identity (NaN for
+argmax and argmin), every Dot by lanes that exist or whose product is 0, and bounds of loops and spans as expressions that mean the same in the whole body.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from nsalang import ir
 from nsalang.dtypes import BOOL, E8M0, DType
 from nsalang.intervals import conjuncts
-from nsalang.linear import Facts, number
-from nsalang.passes.hoist import Names, expressions, same
+from nsalang.linear import Facts
+from nsalang.passes import assume, padding
+from nsalang.passes.ends import name_bounds, tail, without_counting
+from nsalang.passes.hoist import expressions, same
+from nsalang.passes.padding import TOP, Held, Number
 from nsalang.passes.simplify import expression, value_of
 from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
-    named = dataclasses.replace(kernel, body=_name_bounds(kernel.body, Names(kernel), _assigned_often(kernel)))
+    named = without_counting(dataclasses.replace(kernel, body=name_bounds(kernel)))
     guards = _Guards(named)
-    body = guards.block(named.body, (), {})
+    guards.settle()
+    body = guards.block(named.body)
     return kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
 
 
-# ----------------------------------------------------------------------------------------------------------- bounds of the axes
+# -------------------------------------------------------------------------------------------------------- what padded lanes hold
+
+State = dict[tuple[str, "str | None"], Held]
+"""What a variable holds in the lanes of an axis that do not exist; for None in any lane at all. What is not in it is unknown."""
 
 
-def _assigned_often(kernel: ir.Kernel) -> set[str]:
-    """Variables with more than one assignment, whose value depends on when one looks."""
-    seen: set[str] = set()
-    often: set[str] = set()
-    for node in ir.walk(kernel):
-        if isinstance(node, ir.Assign):
-            (often if node.name in seen else seen).add(node.name)
-    return often
+@dataclass(slots=True)
+class Found:
+    """What a walk finds: by identity, the reductions and scans whose padded lanes need the identity along some axes, the contractions of which an
+    operand needs a 0, the divisors that need a 1, and the accesses (with an axis) whose own guard is false in its padded lanes; and for each operand
+    that needs the identity, which one."""
+
+    cleaned: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    factors: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+    divided: set[int] = field(default_factory=set)
+    spared: set[tuple[int, str]] = field(default_factory=set)
+    wanted: list[tuple[ir.Expr, Number, tuple[str, ...]]] = field(default_factory=list)
+
+    def count(self) -> int:
+        """How many operands need more than their fills."""
+        return len(self.cleaned) + sum(a + b for a, b in self.factors.values())
 
 
-def _name_bounds(body: tuple[ir.Stmt, ...], names: Names, often: set[str]) -> tuple[ir.Stmt, ...]:
-    """Masks repeat the ends of axes wherever lanes are used, so these become constants, dimensions, or variables that never change."""
-    made: list[ir.Stmt] = []
-
-    def hold(value: ir.Expr, base: str) -> ir.Expr:
-        if all(
-            isinstance(n, ir.Const | ir.Dim | ir.Scalar | ir.Index | ir.Binary) or (isinstance(n, ir.Var) and n.name not in often)
-            for n in ir.walk(value)
-        ):
-            return value
-        name = names.fresh(base)
-        made.append(ir.Assign(name, value, span=value.span))
-        return ir.Var(value.dtype, value.axes, name, span=value.span)
-
-    for node in body:
-        match node:
-            case ir.For():
-                lo, hi = node.lo, node.hi
-                if node.kind == "tile":
-                    base = ir.plain(node.index)
-                    lo, hi = hold(lo, f"{base}_start"), hold(hi, f"{base}_stop")
-                inner = _name_bounds(node.body, names, often)
-                if lo is not node.lo or hi is not node.hi or not same(inner, node.body):
-                    node = dataclasses.replace(node, lo=lo, hi=hi, body=inner)
-            case ir.If():
-                inner, other = _name_bounds(node.body, names, often), _name_bounds(node.orelse, names, often)
-                if not (same(inner, node.body) and same(other, node.orelse)):
-                    node = dataclasses.replace(node, body=inner, orelse=other)
-            case ir.SpanAxis():
-                base = ir.plain(node.axis)
-                start = hold(node.start, f"{base}_start")
-                stop = None if node.stop is None else hold(node.stop, f"{base}_stop")
-                if start is not node.start or stop is not node.stop:
-                    node = dataclasses.replace(node, start=start, stop=stop)
-            case _:
-                pass
-        made.append(node)
-    return tuple(made)
-
-
-# ------------------------------------------------------------------------------------------------------------------- verdicts
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one access needs: the conditions that nothing implies, in the order of the tensor's axes."""
-
-    conditions: tuple[ir.Expr, ...]
-
-
-def needs(facts: Facts, kernel: ir.Kernel, access: ir.Load | ir.Store, known: tuple[ir.Expr, ...]) -> Verdict:
-    """Which indices of an access must be compared with their extents, given the conditions that hold where it happens.
-
-    The one place that decides about bounds: the prover of part 2 takes it over. Every lane that it is asked about exists.
-    """
-    missing: list[ir.Expr] = []
-    for index, extent in zip(access.indices, kernel.tensor(access.tensor).shape, strict=True):
-        p = facts.poly(index)
-        if not facts.covered(p, known):
-            missing.append(ir.binary("ge", index, ir.const(0), span=index.span))
-        if not facts.covered(facts.poly(extent) - number(1) - p, known):
-            missing.append(ir.binary("lt", index, extent, span=index.span))
-    return Verdict(tuple(missing))
-
-
-def tail(facts: Facts, axis: ir.AxisInfo, length: int) -> ir.Expr | None:
-    """The condition under which a lane of an axis exists, or None where all lanes do."""
-    index = ir.Index(axis.start.dtype, (axis.name,), axis.name)
-    if axis.kind != "span":
-        extent = facts.poly(axis.stop) - facts.poly(axis.start)
-        return None if extent.content % length == 0 else ir.binary("lt", index, axis.stop)
-    end = axis.stop
-    if isinstance(end, ir.Binary) and end.op == "min" and length == axis.length:
-        end = end.b
-    elif length == axis.length:
-        return None
-    return ir.binary("lt", index, expression(end))
-
-
-# -------------------------------------------------------------------------------------------------------------------- rewriting
-
-Padding = dict[tuple[str, str], "int | float | bool"]
-"""What a variable holds in the lanes of an axis that do not exist, where that is known."""
+Origin: TypeAlias = Literal["author", "tail", "bounds"]
+Verdict: TypeAlias = Literal["PROVED", "HOISTED", "GUARDED", "UNKNOWN"]
+ORIGINS: tuple[Origin, ...] = ("author", "tail", "bounds")
 
 
 class _Guards:
     def __init__(self, kernel: ir.Kernel) -> None:
         self.kernel = kernel
         self.facts = Facts(kernel)
-        self.often = _assigned_often(kernel)
         axes = ir.axes_of(kernel)
         self.declared = tuple(axes)
         self.inside = {name: tail(self.facts, axis, kernel.schedule.length(name)) for name, axis in axes.items()}
+        self.saved = self._saved(axes) if kernel.schedule.exact else {}
+        self.inside |= dict.fromkeys(self.saved)
+        self.fills: dict[ir.Load, Number] = {}
+        self.planted: dict[int, tuple[tuple[str, ...], Number]] = {}
+        self.found = Found()
 
-    def block(self, body: tuple[ir.Stmt, ...], known: tuple[ir.Expr, ...], padding: Padding) -> tuple[ir.Stmt, ...]:
-        """``known``: conditions of the branches around. ``padding`` is brought up to date."""
-        made: list[ir.Stmt] = []
+    def _saved(self, axes: dict[str, ir.AxisInfo]) -> dict[str, ir.Expr]:
+        """The tails that the exact variant goes without, by axis."""
+        unaided = Facts(dataclasses.replace(self.kernel, hoists=()))
+        checked = [a for a, require in assume.saved(self.kernel).items() if require in self.kernel.hoists]
+        tails = {a: tail(unaided, axes[a], self.kernel.schedule.length(a)) for a in checked}
+        return {a: t for a, t in tails.items() if t is not None}
 
-        def rule(n: ir.Node) -> ir.Node:
-            return self.rule(n, known, padding)
+    def settle(self) -> None:
+        """Choose what masked lanes of each load hold, such that few operands need more; and what then still does."""
+        self.found = self.look()
+        for load, value in self._candidates():
+            before = self.fills.get(load)
+            self.fills[load] = value
+            tried = self.look()
+            if tried.count() < self.found.count():
+                self.found = tried
+            elif before is None:
+                del self.fills[load]
+            else:
+                self.fills[load] = before
+        for statement, axes, value in self._sources():
+            self.planted[id(statement)] = (axes, value)
+            tried = self.look()
+            if tried.count() + 1 < self.found.count():
+                self.found = tried
+            else:
+                del self.planted[id(statement)]
 
+    def _sources(self) -> list[tuple[ir.Assign, tuple[str, ...], Number]]:
+        """Assignments of what a contraction computes on which several operands depend: the identity of one, put there, may serve all of them."""
+        assigned = [n for n in ir.walk(self.kernel) if isinstance(n, ir.Assign)]
+        with_dots = [n for n in assigned if any(isinstance(d, ir.Dot) for d in ir.walk(n.value))]
+        made: dict[tuple[int, str], tuple[ir.Assign, tuple[str, ...], Number]] = {}
+        for operand, identity, axes in self.found.wanted if self.found.count() > 1 else ():
+            for n in with_dots:
+                if (
+                    isinstance(operand, ir.Var)
+                    and n.name == operand.name
+                    and set(axes) <= set(n.value.axes)
+                    and _fits(identity, n.value.dtype)
+                ):
+                    made.setdefault((id(n), repr(identity)), (n, axes, identity))
+        return list(made.values())
+
+    def _candidates(self) -> list[tuple[ir.Load, Number]]:
+        """Fills that may serve a reduction better than 0 does: its identity, at the loads that its operand is made of."""
+        values: dict[str, list[ir.Expr]] = {}
+        for node in ir.walk(self.kernel):
+            if isinstance(node, ir.Assign):
+                values.setdefault(node.name, []).append(node.value)
+        made: dict[tuple[ir.Load, str], tuple[ir.Load, Number]] = {}
+        for operand, identity, _ in self.found.wanted:
+            left, seen = [operand], set[str]()
+            infinities = [-math.inf, math.inf] if operand.dtype.is_float else [identity]
+            while left:
+                for node in ir.walk(left.pop()):
+                    if isinstance(node, ir.Var) and node.name not in seen:
+                        seen.add(node.name)
+                        left += values.get(node.name, [])
+                    elif isinstance(node, ir.Load) and _proved(node):
+                        # -1 is what an index without a meaning is: a condition on it is False.
+                        for value in (*infinities, *((-1,) if node.dtype.kind == "signed" else ())):
+                            if _fits(value, node.dtype):
+                                made.setdefault((node, repr(value)), (node, value))
+        return list(made.values())
+
+    def look(self) -> Found:
+        found = Found()
+        self.flow(self.kernel.body, {}, found)
+        return found
+
+    def flow(self, body: tuple[ir.Stmt, ...], state: State, found: Found | None) -> None:
+        """Bring ``state`` past some statements; tell ``found`` what their expressions need."""
         for node in body:
-            node = expressions(node, lambda e: ir.rewrite(e, rule))
+            self.needs(node, state, found)
             match node:
                 case ir.Assign():
-                    for axis in node.value.axes:
-                        held = self.padded(node.value, axis, padding)
-                        _set(padding, (node.name, axis), held)
-                case ir.Store():
-                    node = dataclasses.replace(node, mask=self.mask(node, known))
+                    axes, planted = self.planted.get(id(node), ((), None))
+                    for axis in (None, *node.value.axes):
+                        held = self.held(node.value, axis, state)
+                        if planted is not None:
+                            # Lanes that exist along this axis may be padded along the other.
+                            held = padding.constant(planted) if axis in axes else held.join(padding.constant(planted))
+                        state[node.name, axis] = held
                 case ir.For():
-                    assigned = {n.name for n in ir.walk(node) if isinstance(n, ir.Assign)}
-                    _forget(padding, assigned)
-                    inner = self.block(node.body, known, dict(padding))
-                    node = node if same(inner, node.body) else dataclasses.replace(node, body=inner)
+                    while True:
+                        after = dict(state)
+                        self.flow(node.body, after, None)
+                        joined = _joined(state, after)
+                        if joined == state:
+                            break
+                        state.clear()
+                        state.update(joined)
+                    if found is not None:
+                        self.flow(node.body, dict(state), found)
                 case ir.If():
-                    held_true = tuple(c for c in conjuncts(node.cond) if not self.changes(c))
-                    inner = self.block(node.body, (*known, *held_true), dict(padding))
-                    other = self.block(node.orelse, known, dict(padding))
-                    _forget(padding, {n.name for n in ir.walk(node) if isinstance(n, ir.Assign)})
-                    if not (same(inner, node.body) and same(other, node.orelse)):
-                        node = dataclasses.replace(node, body=inner, orelse=other)
+                    other = dict(state)
+                    self.flow(node.body, state, found)
+                    self.flow(node.orelse, other, found)
+                    joined = _joined(state, other)
+                    state.clear()
+                    state.update(joined)
                 case _:
                     pass
-            made.append(node)
-        return tuple(made)
 
-    def changes(self, condition: ir.Expr) -> bool:
-        """Whether a condition may stop to hold in the branch that it opens."""
-        return any(isinstance(n, ir.Load) or (isinstance(n, ir.Var) and n.name in self.often) for n in ir.walk(condition))
+    def needs(self, node: ir.Stmt, state: State, found: Found | None) -> None:
+        if found is not None:
+            excluded = isinstance(node, ir.Store) and node.guard is not None
+            if isinstance(node, ir.Store):
+                self._spare(node, state, found)
+            expressions(node, lambda e: self.need(e, state, found, excluded))
 
-    def rule(self, node: ir.Node, known: tuple[ir.Expr, ...], padding: Padding) -> ir.Node:
+    def need(self, node: ir.Expr, state: State, found: Found, excluded: bool) -> ir.Expr:
+        """``excluded``: the node is computed in lanes in which its author does not look at it."""
         match node:
-            case ir.Load():
-                mask = self.mask(node, known)
-                zero = 2.0**-127 if node.dtype is E8M0 else _zero(node.dtype)  # e8m0 has no 0; this is its code 0
-                return node if mask is None else dataclasses.replace(node, mask=mask, fill=ir.const(zero, node.dtype))
-            case ir.Reduce():
-                return self.reduce(node, padding)
-            case ir.Scan() if node.reverse:
-                x = self.clean(node.x, (node.over,), _zero(node.x.dtype), padding)
-                return node if x is node.x else dataclasses.replace(node, x=x)
-            case ir.Binary(op="floordiv" | "mod" | "tdiv" | "tmod"):
-                return self.division(node)
-            case _:
+            case ir.Where():
+                self.need(node.cond, state, found, excluded)
+                self.need(node.a, state, found, True)
+                self.need(node.b, state, found, True)
                 return node
+            case ir.Reduce() | ir.Scan():
+                self._fed(node, state, found)
+            case ir.Dot():
+                self._multiplied(node, state, found)
+            case ir.Load():
+                self._spare(node, state, found)
+            case ir.Binary(op="floordiv" | "mod" | "tdiv" | "tmod"):
+                if 0 in self.facts.bounds.of(node.b) and (excluded or self._zero_where_padded(node.b, state)):
+                    found.divided.add(id(node))
+            case _:
+                pass
+        excluded = excluded or (isinstance(node, ir.Load) and node.guard is not None)
+        excluded = excluded or (isinstance(node, ir.Binary) and node.dtype is BOOL and node.op in ("and", "or"))
+        expressions(node, lambda e: self.need(e, state, found, excluded))
+        return node
 
-    def mask(self, node: ir.Load | ir.Store, known: tuple[ir.Expr, ...]) -> ir.Expr | None:
-        """The author's guard, the tails of the access's axes that it does not imply, and the bounds that nothing implies."""
-        guard = conjuncts(node.guard)
-        terms = []
-        for axis in ir.join(node.axes, order=self.kernel.schedule.order):
-            inside = self.inside[axis]
-            if inside is not None and not self.implied(inside, guard):
-                terms.append(inside)
-        bounds = needs(self.facts, self.kernel, node, (*known, *guard)).conditions
-        total = node.guard
-        for term in (*terms, *bounds):
-            total = term if total is None else ir.binary("and", total, term, self.declared, span=node.span)
-        return total
+    def _fed(self, node: ir.Reduce | ir.Scan, state: State, found: Found) -> None:
+        if isinstance(node, ir.Scan) and not node.reverse:
+            return
+        over = (node.over,) if isinstance(node, ir.Scan) else node.over
+        identity = self.identity(node)
+        axes = tuple(a for a in ir.join(over, order=self.kernel.schedule.order) if self.inside[a] is not None)
+        needed = tuple(a for a in axes if not _is(self.held(node.x, a, state), identity))
+        if needed:
+            found.cleaned[id(node)] = tuple(dict.fromkeys((*found.cleaned.get(id(node), ()), *needed)))
+            found.wanted.append((node.x, identity, needed))
 
-    def implied(self, inside: ir.Expr, guard: tuple[ir.Expr, ...]) -> bool:
-        """Whether the author's guard says outright that a lane exists. Ranges of axes must not be used: they hold for lanes that exist."""
-        (goal,) = self.facts.inequalities(inside)
-        return any((goal - given).terms == () for condition in guard for given in self.facts.inequalities(condition))
+    def _spare(self, node: ir.Load | ir.Store, state: State, found: Found) -> None:
+        for axis in () if node.guard is None else node.guard.axes:
+            if self.inside[axis] is not None and self.held(node.guard, axis, state).value is False:  # type: ignore[arg-type]
+                found.spared.add((id(node), axis))
 
-    # -------------------------------------------------------------------------------------------------------------- reductions
+    def _multiplied(self, node: ir.Dot, state: State, found: Found) -> None:
+        """A product is 0 only where one factor is and the other is finite: 0 * NaN is NaN."""
+        if self.inside[node.over] is None:
+            return
+        held = [self.held(x, node.over, state) for x in (node.a, node.b)]
+        (a_zero, b_zero), (a_finite, b_finite) = ([_is(h, 0.0) for h in held], [_is_finite(h, node.a.dtype) for h in held])
+        if (a_zero and b_finite) or (b_zero and a_finite):
+            return
+        needed = (b_zero, a_zero) if a_zero or b_zero else (not a_finite or b_finite, not b_finite)
+        found.factors[id(node)] = needed
+        for x, is_needed in zip((node.a, node.b), needed, strict=True):
+            if is_needed:
+                found.wanted.append((x, 0.0 if x.dtype.is_float else 0, (node.over,)))
 
-    def reduce(self, node: ir.Reduce, padding: Padding) -> ir.Expr:
-        x = self.clean(node.x, node.over, self.identity(node), padding)
-        return node if x is node.x else dataclasses.replace(node, x=x)
+    def _zero_where_padded(self, divisor: ir.Expr, state: State) -> bool:
+        padded = [a for a in divisor.axes if self.inside[a] is not None]
+        return any(self.held(divisor, a, state).value in (None, 0) for a in padded)
 
-    def clean(self, x: ir.Expr, over: tuple[str, ...], identity: int | float | bool, padding: Padding) -> ir.Expr:
-        """``x`` with the identity in the lanes that do not exist."""
-        condition: ir.Expr | None = None
-        for axis in ir.join(over, order=self.kernel.schedule.order):
-            inside = self.inside[axis]
-            if inside is not None and self.padded(x, axis, padding) != identity:
-                condition = inside if condition is None else ir.binary("and", condition, inside, self.declared)
-        if condition is None:
-            return x
-        return expression(ir.Where(x.dtype, x.axes, condition, x, ir.const(identity, x.dtype), span=x.span))
+    def held(self, x: ir.Expr, axis: str | None, state: State) -> Held:
+        """What a value is in the lanes of an axis that do not exist; with None, in any lane."""
+        known = value_of(x)
+        if known is not None:
+            return padding.constant(known)
+        if axis not in x.axes:
+            axis = None
+        match x:
+            case ir.Load():
+                return TOP if axis is None or self.inside[axis] is None else padding.constant(self.fill(x))
+            case ir.Var():
+                return state.get((x.name, axis), TOP)
+            case ir.Full():
+                return self.held(x.value, axis, state)
+            case ir.Where():
+                chosen = self.held(x.cond, axis, state).value
+                if chosen is not None:
+                    return self.held(x.a if chosen else x.b, axis, state)
+                return self.held(x.a, axis, state).join(self.held(x.b, axis, state))
+            case ir.Reduce():
+                inner = self.held(x.x, axis, state)
+                return padding.of_kinds(padding.reduced(x.op, inner.kinds)) if x.dtype.is_float else TOP
+            case ir.Unary() | ir.Cast():
+                inner = self.held(x.x, axis, state)
+                exact = _computed(x, x=inner)
+                if exact.value is not None or not x.dtype.is_float:
+                    return exact
+                return padding.of_kinds(
+                    padding.cast(inner.kinds, x.x.dtype, x.dtype) if isinstance(x, ir.Cast) else padding.unary(x.op, inner.kinds)
+                )
+            case ir.Binary():
+                a, b = self.held(x.a, axis, state), self.held(x.b, axis, state)
+                if x.dtype is BOOL:
+                    if x.op in ("and", "or") and (x.op == "or") in [h.value for h in (a, b) if isinstance(h.value, bool)]:
+                        return padding.constant(x.op == "or")
+                    inside = None if axis is None else self.inside[axis]
+                    if inside is not None and self.implied(inside, (x,)):
+                        return padding.constant(False)
+                exact = _computed(x, a=a, b=b)
+                if exact.value is not None or not x.dtype.is_float:
+                    return exact
+                return padding.of_kinds(padding.binary(x.op, a.kinds, b.kinds))
+            case ir.Fma():
+                product = padding.binary("mul", self.held(x.a, axis, state).kinds, self.held(x.b, axis, state).kinds)
+                return padding.of_kinds(padding.binary("add", product, self.held(x.c, axis, state).kinds))
+            case _:
+                return TOP
 
-    def identity(self, node: ir.Reduce) -> int | float | bool:
+    def fill(self, node: ir.Load) -> Number:
+        """What masked lanes of a load (as its author wrote it) hold."""
+        # e8m0 has no 0; this is its code 0.
+        return self.fills.get(node, 2.0**-127 if node.dtype is E8M0 else _zero(node.dtype))
+
+    def identity(self, node: ir.Reduce | ir.Scan) -> Number:
         """What a reduction ignores. That of an integer's max is the least value of its operand, which may need fewer bits than i64's."""
         dtype = node.x.dtype
+        if isinstance(node, ir.Scan):
+            return _zero(dtype)
         match node.op:
             case "sum" | "absmax":
                 return _zero(dtype)
@@ -256,69 +334,131 @@ class _Guards:
         }
         return node.op in ("max", "min") and bool(stops.intersection(node.over))
 
-    def padded(self, x: ir.Expr, axis: str, padding: Padding) -> int | float | bool | None:
-        """What a value is in the lanes of an axis that do not exist; None where that is unknown, or differs from lane to lane."""
-        known = value_of(x)
-        if known is not None or axis not in x.axes:
-            return known
-        match x:
-            case ir.Load():
-                return None if x.mask is None or x.fill is None else x.fill.value
-            case ir.Var():
-                return padding.get((x.name, axis))
-            case ir.Unary() | ir.Cast():
-                return self._evaluated(x, axis, padding, "x")
-            case ir.Binary():
-                if x.dtype is BOOL and x.op in ("and", "or"):
-                    sides = (self.padded(x.a, axis, padding), self.padded(x.b, axis, padding))
-                    decides = x.op == "or"
-                    if decides in [s for s in sides if isinstance(s, bool)]:
-                        return decides
-                return self._evaluated(x, axis, padding, "a", "b")
-            case ir.Where():
-                chosen = self.padded(x.cond, axis, padding)
-                if chosen is not None:
-                    return self.padded(x.a if chosen else x.b, axis, padding)
-                a, b = self.padded(x.a, axis, padding), self.padded(x.b, axis, padding)
-                return a if a is not None and a == b else None
-            case ir.Full():
-                return self.padded(x.value, axis, padding)
+    # ------------------------------------------------------------------------------------------------------------------ rewriting
+
+    def block(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        return tuple(self.statement(s) for s in body)
+
+    def statement(self, node: ir.Stmt) -> ir.Stmt:
+        made = expressions(node, self.rewritten)
+        match made:
+            case ir.Store():
+                mask, proof = self.masked(made, id(node))
+                return dataclasses.replace(made, mask=mask, proof=proof)
+            case ir.Assign() if id(node) in self.planted:
+                axes, identity = self.planted[id(node)]
+                return dataclasses.replace(made, value=self.cleaned(made.value, axes, identity))
+            case ir.For():
+                inner = self.block(made.body)
+                return made if same(inner, made.body) else dataclasses.replace(made, body=inner)
+            case ir.If():
+                inner, other = self.block(made.body), self.block(made.orelse)
+                return made if same(inner, made.body) and same(other, made.orelse) else dataclasses.replace(made, body=inner, orelse=other)
             case _:
-                return None
+                return made
 
-    def _evaluated(self, x: ir.Unary | ir.Binary | ir.Cast, axis: str, padding: Padding, *operands: str) -> int | float | bool | None:
-        changes: dict[str, ir.Expr] = {}
-        for name in operands:
-            operand = getattr(x, name)
-            held = self.padded(operand, axis, padding)
-            if held is None:
-                return None
-            changes[name] = ir.const(held, operand.dtype)
-        return value_of(expression(dataclasses.replace(x, **changes)))  # type: ignore[arg-type]
+    def rewritten(self, node: ir.Expr) -> ir.Expr:
+        made = expressions(node, self.rewritten)
+        match made:
+            case ir.Load():
+                mask, proof = self.masked(made, id(node))
+                assert isinstance(node, ir.Load)
+                fill = None if mask is None else ir.const(self.fill(node), node.dtype)
+                return dataclasses.replace(made, mask=mask, fill=fill, proof=proof)
+            case ir.Reduce() | ir.Scan() if id(node) in self.found.cleaned:
+                assert isinstance(node, ir.Reduce | ir.Scan)
+                return dataclasses.replace(made, x=self.cleaned(made.x, self.found.cleaned[id(node)], self.identity(node)))
+            case ir.Dot() if id(node) in self.found.factors:
+                a, b = (
+                    self.cleaned(x, (made.over,), _zero(x.dtype)) if is_needed else x
+                    for x, is_needed in zip((made.a, made.b), self.found.factors[id(node)], strict=True)
+                )
+                return dataclasses.replace(made, a=a, b=b)
+            case ir.Binary() if id(node) in self.found.divided:
+                zero, one = ir.const(0, made.b.dtype), ir.const(1, made.b.dtype)
+                safe = ir.Where(made.b.dtype, made.b.axes, ir.binary("eq", made.b, zero), one, made.b, span=made.b.span)
+                return dataclasses.replace(made, b=safe)
+            case _:
+                return made
 
-    # --------------------------------------------------------------------------------------------------------------- divisions
+    def cleaned(self, x: ir.Expr, axes: tuple[str, ...], identity: Number) -> ir.Expr:
+        """``x`` with the identity in the lanes of some axes that do not exist."""
+        condition: ir.Expr | None = None
+        for axis in axes:
+            inside = self.inside[axis]
+            assert inside is not None, f"all lanes of {axis} exist"
+            condition = inside if condition is None else ir.binary("and", condition, inside, self.declared)
+        assert condition is not None
+        return expression(ir.Where(x.dtype, x.axes, condition, x, ir.const(identity, x.dtype), span=x.span))
 
-    def division(self, node: ir.Binary) -> ir.Expr:
-        """A divisor that may be 0 where nobody looks becomes 1 there: machines may trap."""
-        divisor = node.b
-        if 0 not in self.facts.bounds.of(divisor):
-            return node
-        zero, one = ir.const(0, divisor.dtype), ir.const(1, divisor.dtype)
-        safe = ir.Where(divisor.dtype, divisor.axes, ir.binary("eq", divisor, zero), one, divisor, span=divisor.span)
-        return dataclasses.replace(node, b=safe)
+    def masked(self, node: ir.Load | ir.Store, original: int) -> tuple[ir.Expr | None, ir.Proof]:
+        """The author's guard, the tails of the access's axes that it does not imply, and the bounds where nothing was proved."""
+        guard = conjuncts(node.guard)
+        axes = [a for a in ir.join(node.axes, order=self.kernel.schedule.order) if (original, a) not in self.found.spared]
+        tails = [t for a in axes if (t := self.inside[a]) and not self.implied(t, guard)]
+        bounds = [] if _proved(node) else self.bounds(node, guard)
+        total = node.guard
+        for term in (*tails, *bounds):
+            total = term if total is None else ir.binary("and", total, term, self.declared, span=node.span)
+        origins: tuple[Origin, ...] = tuple(o for o, terms in zip(ORIGINS, (guard, tails, bounds), strict=True) if terms)
+        saved = any(a in self.saved and not self.implied(self.saved[a], guard) for a in node.axes)
+        verdict: Verdict = "UNKNOWN" if not _proved(node) else "HOISTED" if saved else "GUARDED" if tails else "PROVED"
+        return total, ir.Proof(verdict, origins)
+
+    def bounds(self, node: ir.Load | ir.Store, guard: tuple[ir.Expr, ...]) -> list[ir.Expr]:
+        """That every index is inside its tensor."""
+        found: list[ir.Expr] = []
+        for index, extent in zip(node.indices, self.kernel.tensor(node.tensor).shape, strict=True):
+            low = expression(ir.binary("ge", index, ir.const(0, index.dtype), span=index.span))
+            high = expression(ir.binary("lt", index, extent, span=index.span))
+            found += [c for c in (low, high) if value_of(c) is not True and not self.implied(c, guard)]
+        return found
+
+    def implied(self, condition: ir.Expr, guard: tuple[ir.Expr, ...]) -> bool:
+        """Whether the author's guard says a condition outright. Ranges of axes must not be used: they hold for lanes that exist."""
+        goals = self.facts.inequalities(condition)
+        said = [p for g in guard for p in self.facts.inequalities(g)]
+        return bool(goals) and all(any((goal - given).terms == () for given in said) for goal in goals)
 
 
-def _zero(dtype: DType) -> int | float | bool:
+def _proved(node: ir.Load | ir.Store) -> bool:
+    return node.proof is not None and node.proof.verdict != "UNKNOWN"
+
+
+def _computed(node: ir.Unary | ir.Binary | ir.Cast, **operands: Held) -> Held:
+    """An operation on constants, where all operands are."""
+    changes: dict[str, ir.Expr] = {}
+    for name, held in operands.items():
+        if held.value is None:
+            return TOP
+        changes[name] = ir.const(held.value, getattr(node, name).dtype)
+    value = value_of(expression(dataclasses.replace(node, **changes)))  # type: ignore[arg-type]
+    return TOP if value is None else padding.constant(value)
+
+
+def _is(held: Held, identity: Number) -> bool:
+    """Whether lanes hold an identity; for a sum -0.0 is one too."""
+    if held.value is not None:
+        return held.value == identity
+    return identity == 0 and isinstance(identity, float) and held.kinds & ~padding.ZERO == 0
+
+
+def _is_finite(held: Held, dtype: DType) -> bool:
+    return not dtype.is_float or held.kinds & (padding.NAN | padding.INF) == 0
+
+
+def _joined(a: State, b: State) -> State:
+    return {key: a[key].join(b[key]) for key in a if key in b}
+
+
+def _fits(value: Number, dtype: DType) -> bool:
+    """Whether a load of this dtype can hold a fill."""
+    if isinstance(value, float):
+        return dtype in padding.REALS
+    if isinstance(value, bool):
+        return dtype is BOOL
+    return dtype.is_integer and int(dtype.min) <= value <= int(dtype.max)
+
+
+def _zero(dtype: DType) -> Number:
     return False if dtype is BOOL else 0.0 if dtype.is_float else 0
-
-
-def _set(padding: Padding, key: tuple[str, str], value: int | float | bool | None) -> None:
-    if value is None:
-        padding.pop(key, None)
-    else:
-        padding[key] = value
-
-
-def _forget(padding: Padding, names: set[str]) -> None:
-    for key in [k for k in padding if k[0] in names]:
-        del padding[key]

@@ -13,7 +13,7 @@ class Names:
     """Names that are not taken in a kernel."""
 
     def __init__(self, kernel: ir.Kernel) -> None:
-        self.taken = {kernel.name, *kernel.dims, *(t.name for t in kernel.tensors), *(s.name for s in kernel.scalars)}
+        self.taken = {kernel.name, *kernel.dims, *(t.name for t in kernel.arrays), *(s.name for s in kernel.scalars)}
         self.taken.update(name for name, _ in kernel.constants)
         for node in ir.walk(kernel):
             match node:

@@ -28,8 +28,9 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     narrow = Narrow(target)
     kernel = dataclasses.replace(kernel, body=tuple(ir.rewrite(s, _without_guard) for s in kernel.body))
     tensors = tuple(narrow.tensor(t) for t in kernel.tensors)
+    views = tuple(narrow.tensor(v) for v in kernel.views)
     body = narrow.retype(_Legal(kernel, narrow).block(kernel.body))
-    return dataclasses.replace(kernel, tensors=tensors, body=body)
+    return dataclasses.replace(kernel, tensors=tensors, views=views, body=body)
 
 
 def _without_guard(node: ir.Node) -> ir.Node:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypeVar
 
 from nsalang import ir
 from nsalang.dtypes import E2M1, E4M3, E5M2, E8M0, F16, F32, U8, U16, U32, DType
@@ -17,6 +18,8 @@ from nsalang.passes.simplify import expression, value_of
 from nsalang.source import NsaError
 from nsalang.target import Target
 
+Stored = TypeVar("Stored", ir.Tensor, ir.View)
+
 
 class Narrow:
     """The 8-bit floats of one target."""
@@ -25,8 +28,8 @@ class Narrow:
         self.software = (E8M0,) if target.has_fp8 else (E8M0, E4M3, E5M2)
         self.clamps = target.kind != "cuda"
 
-    def tensor(self, tensor: ir.Tensor) -> ir.Tensor:
-        """The parameter with the storage that the machine sees. Raises NSA0411 for a format that cannot be stored."""
+    def tensor(self, tensor: Stored) -> Stored:
+        """The parameter or the view with the storage that the machine sees. Raises NSA0411 for a format that cannot be stored."""
         if tensor.dtype is E2M1:
             raise NsaError.at("NSA0411", f"'{tensor.name}' can't hold e2m1: this format is stored in pairs, in u8", tensor.span)
         return dataclasses.replace(tensor, storage=U8) if tensor.dtype in self.software else tensor

@@ -21,11 +21,12 @@ from nsalang.target import Target
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     shapes = tuple(ir.rewrite(t, rule) for t in kernel.tensors)
+    views = tuple(ir.rewrite(v, rule) for v in kernel.views)
     grid = tuple(ir.rewrite(g, rule) for g in kernel.grid)
     body = tuple(s for statement in kernel.body for s in _statements(statement))
     body = _alive(body)
-    same = body == kernel.body and shapes == kernel.tensors and grid == kernel.grid
-    return kernel if same else dataclasses.replace(kernel, tensors=shapes, grid=grid, body=body)
+    same = body == kernel.body and shapes == kernel.tensors and views == kernel.views and grid == kernel.grid
+    return kernel if same else dataclasses.replace(kernel, tensors=shapes, views=views, grid=grid, body=body)
 
 
 def _statements(statement: ir.Stmt) -> tuple[ir.Stmt, ...]:
@@ -40,7 +41,7 @@ _TRUE = ir.const(True, BOOL)
 def rule(node: ir.Node) -> ir.Node | tuple[ir.Node, ...]:
     """What stands for a node whose children are simple already."""
     match node:
-        case Unary() | Binary() | Fma() | Where() | Cast() | Full():
+        case Unary() | Binary() | Fma() | Where() | Cast() | Full() | ir.Border():
             return expression(node)
         case ir.If(cond=Const(value=taken)):
             return node.body if taken else node.orelse
@@ -68,6 +69,8 @@ def expression(node: Expr) -> Expr:
             return _same_axes(node, _where(node))
         case Cast():
             return _same_axes(node, _cast(node))
+        case ir.Border(parts=Const(value=int(parts))) if parts > 0:
+            return _same_axes(node, _border(node, parts))
         case Full(value=value) if set(value.axes) == set(node.axes):
             return value
         case _:
@@ -239,6 +242,16 @@ def _integer(node: Binary) -> Expr | None:
 
 def _reads(node: Expr) -> bool:
     return any(isinstance(n, ir.Load) for n in ir.walk(node))
+
+
+def _border(node: ir.Border, parts: int) -> Expr | None:
+    n, g = value_of(node.n), value_of(node.g)
+    if g == 0 or g == parts:
+        return node.n if g else Const(node.dtype, (), 0, span=node.span)
+    if n is None or g is None or n < 0:
+        return None
+    each, more = divmod(int(n), parts)
+    return _constant(node, int(g) * each + min(int(g), more))
 
 
 def _where(node: Where) -> Expr | None:

@@ -6,7 +6,8 @@ A span has the power of two at or above its length. Tile axes that are the inner
 so that whole 128-byte lines are read and enough programs remain. The other tile axes, from the inside out, share what is left of the 4096, at
 most 128 each. Where an extent is known to divide by a power of two of at least 32, a length divides it too, and the tail vanishes; a constant
 extent is not exceeded by a factor of two. Pinned lengths win. There is a warp for every 512 elements of the widest value, up to 4, and from 8192 elements on 8.
-Leaves schedule.lengths (powers of two, one for each axis), warps, stages, and in why a line for each choice.
+The axes of contractions, and with them warps and stages, follow the rule of `contraction_tiles.py`; other axes get what that leaves.
+Leaves schedule.lengths (powers of two, one for each axis), warps, stages, classes, and in why a line for each choice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from math import prod
 
 from nsalang import ir
 from nsalang.linear import Facts
+from nsalang.passes import contraction_tiles
+from nsalang.passes.contraction_tiles import power_above
 from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target
 
@@ -30,9 +33,12 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     pins, options = _pins(kernel, axes)
     values = _values(kernel)
     facts = Facts(kernel)
-    lengths: dict[str, int] = {}
+    chosen = contraction_tiles.choose(kernel, target, pins, options)
+    lengths: dict[str, int] = {} if chosen is None else dict(chosen.lengths)
     why: list[str] = []
     for name, axis in axes.items():
+        if name in lengths:
+            continue
         if name in pins:
             lengths[name] = pins[name]
             why.append(f"{name}: {pins[name]}, pinned")
@@ -60,18 +66,15 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
         lengths[name], reason = _fitting(facts, axes[name], choice, reason)
         why.append(f"{name}: {lengths[name]}, {reason}")
     _check_sizes(kernel, lengths)
-    widest = max((prod(lengths[a] for a in v) for v in values), default=1)
-    warps = options.get("warps", warps_for(widest, target))
-    why.append(f"warps: {warps}, {'pinned' if 'warps' in options else f'for {widest} elements of the widest value'}")
-    schedule = dataclasses.replace(
-        kernel.schedule, lengths=tuple((a, lengths[a]) for a in axes), warps=warps, stages=options.get("stages", 1), why=tuple(why)
-    )
+    if chosen is None:
+        widest = max((prod(lengths[a] for a in v) for v in values), default=1)
+        warps, stages, classes = options.get("warps", warps_for(widest, target)), options.get("stages", 1), kernel.schedule.classes
+        why.append(f"warps: {warps}, {'pinned' if 'warps' in options else f'for {widest} elements of the widest value'}")
+    else:
+        warps, stages, classes, why = chosen.warps, chosen.stages, chosen.classes, [*chosen.why[:-2], *why, *chosen.why[-2:]]
+    ordered = tuple((a, lengths[a]) for a in axes)
+    schedule = dataclasses.replace(kernel.schedule, lengths=ordered, warps=warps, stages=stages, classes=classes, why=tuple(why))
     return kernel if schedule == kernel.schedule else dataclasses.replace(kernel, schedule=schedule)
-
-
-def power_above(n: int) -> int:
-    """The least power of two that is not below ``n``."""
-    return 1 << max(0, n - 1).bit_length()
 
 
 def power_in(n: int) -> int:

@@ -100,6 +100,10 @@ class _Width:
             case ir.Reduce() | ir.Scan() if node.dtype is I64:
                 dtype = self.common(node, node.x)
                 return dataclasses.replace(node, dtype=dtype, x=to(node.x, dtype))
+            case ir.Dot() if node.dtype is I64:
+                acc = () if node.acc is None else (node.acc,)
+                dtype = self.common(node, *acc)
+                return dataclasses.replace(node, dtype=dtype, acc=None if node.acc is None else to(node.acc, dtype))
             case ir.Full() if node.dtype is I64:
                 return dataclasses.replace(node, dtype=node.value.dtype)
             case _:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import torch
+
 from nsalang import ir
-from nsalang.dtypes import BF16, E4M3, F32, I32, I64, DType
+from nsalang.dtypes import BF16, E4M3, F32, I32, I64, U8, DType
 from nsalang.source import Source, Span
 
 INFINITY = float("inf")
@@ -177,3 +179,46 @@ def elementwise(
 
 def tile(name: str, dtype: DType) -> ir.Var:
     return var(f"{name}_tile", dtype, "m")
+
+
+def additions(dtype: DType) -> ir.Kernel:
+    """Atomic additions: rows to places from data, a row and a single place to which all lanes add, and numbers without axes."""
+    place, x, total = var("i_tile", I32, "m"), var("x_tile", dtype, "m", "n"), var("total", dtype)
+
+    def add(to: str, value: ir.Expr, *indices: ir.Expr, axes: tuple[str, ...], mask: ir.Expr | None, line: int) -> ir.Store:
+        return ir.Store(to, indices, value, axes, None, mask, "add", span=at(line))
+
+    return kernel(
+        [tensor("x", dtype, "in", M, N), tensor("i", I32, "in", M), tensor("y", dtype, "inout", M, N), tensor("z", dtype, "inout", N),
+         tensor("count", dtype, "inout", c(1)), tensor("all", dtype, "inout", c(1))],
+        [ROWS, COLUMNS],
+        let("i_tile", load("i", I32, m, mask=op("lt", m, M))),
+        let("x_tile", load("x", dtype, m, n, mask=INSIDE, fill=c(0.0 if dtype.is_float else 0, dtype))),
+        add("y", x, place, n, axes=("m", "n"), mask=op("and", INSIDE, op("ge", place, c(0))), line=4),
+        add("z", x, n, axes=("m", "n"), mask=INSIDE, line=5),
+        add("count", c(1.0 if dtype.is_float else 1, dtype), c(0), axes=(), mask=None, line=6),
+        let("total", reduce("sum", x, "m", "n"), 7),
+        add("all", total, c(0), axes=(), mask=op("gt", N, c(3)), line=7),
+        m=8, n=16,
+    )  # fmt: skip
+
+
+def added(dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Tensors for ``additions`` of 21 rows of 37, and what its results must be."""
+    x = torch.randint(0 if dtype is torch.uint32 else -50, 50, (21, 37))
+    i = torch.randint(-2, 21, (21,), dtype=torch.int32)
+    y = torch.zeros(21, 37, dtype=torch.int64)
+    for row in range(21):
+        if i[row] >= 0:
+            y[i[row]] += x[row]
+    zeros = {"y": (21, 37), "z": (37,), "count": (1,), "all": (1,)}
+    given = {"x": x.to(dtype), "i": i, **{name: torch.zeros(shape, dtype=dtype) for name, shape in zeros.items()}}
+    return given, {"y": y, "z": x.sum(0), "count": torch.tensor([3 * 3]), "all": x.sum()[None]}
+
+
+def two_views(first: str, second: str, mode: str = "set") -> ir.Kernel:
+    """A store to one view of a tensor of bytes, then to another."""
+    views = tuple(ir.View(name, I32, (M,), "bytes", c(start), (c(8),), "inout") for name, start in (("low", 0), ("high", 4)))
+    stores = [ir.Store(name, (m,), m, ("m",), None, op("lt", m, M), mode, span=at(3)) for name in (first, second)]  # type: ignore[arg-type]
+    made = kernel([tensor("bytes", U8, "inout", op("mul", M, c(8)))], [ROWS], *stores, dims="M", m=128)
+    return dataclasses.replace(made, views=views)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sparse_cases
 import torch
 
 import nsalang
@@ -73,7 +74,8 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def test_every_example_has_a_case() -> None:
-    assert {p.stem for p in EXAMPLES.glob("*.nsa")} == {name for name, _, _ in CASES.values()}
+    sparse = {sparse_cases.FILES.get(name, name) for name in sparse_cases.KERNELS}  # in test_kernels.py
+    assert {p.stem for p in EXAMPLES.glob("*.nsa")} == {name for name, _, _ in CASES.values()} | sparse
 
 
 @pytest.mark.parametrize("tile", [1, 7, None])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from example_values import values
 
 import nsalang
 from nsalang.driver import BACKENDS, Choice, prepare, typed
@@ -22,18 +23,30 @@ TARGET = "cuda:sm_90"
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_source(path: Path, backend: str, golden: Callable[[str, str], None]) -> None:
-    module = nsalang.load(str(path))
-    for name in dir(module):
-        golden(f"{name}.{backend}.py", getattr(module, name).compile(target=TARGET, backend=backend).source)
+    for kernel in nsalang.load(str(path)):
+        if kernel.kind == "program":
+            continue
+        name = kernel.__name__
+        exact, guarded = (kernel.compile(target=TARGET, backend=backend, exact=e, **values(name)) for e in (True, False))
+        golden(f"{name}.{backend}.py", exact.source)
+        assert (exact.key != guarded.key) == (exact.source != guarded.source) == bool(exact.kernel.hoists)
+        if exact.kernel.hoists:
+            golden(f"{name}.guarded.{backend}.py", guarded.source)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_passes(path: Path, golden: Callable[[str, str], None]) -> None:
-    module = nsalang.load(str(path))
-    for name in dir(module):
-        kernel, target = getattr(module, name), parse_target(TARGET)
+    for kernel in nsalang.load(str(path)):
+        if kernel.kind == "program":
+            continue
+        name, target = kernel.__name__, parse_target(TARGET)
         stages: list[tuple[str, str]] = []
-        prepare(typed(kernel.unit, kernel.meaning(target, {})), target, Choice("triton"), lambda s, k: stages.append((s, print_kernel(k))))  # noqa: B023
+        prepare(
+            typed(kernel.unit, kernel.meaning(target, values(name))),
+            target,
+            Choice("triton"),
+            lambda s, k: stages.append((s, print_kernel(k))),  # noqa: B023
+        )
         text, last = "", ""
         for stage, shown in stages:
             if shown != last:

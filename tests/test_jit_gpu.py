@@ -1,4 +1,4 @@
-"""Calls on a GPU: results against the interpreter, CUDA graphs, streams, offsets past 32 bits, several devices."""
+"""Calls on a GPU: results against the interpreter, CUDA graphs, streams, offsets past 32 bits, several devices, checks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import nsalang
+import nsalang.checks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")]
 
@@ -37,6 +38,12 @@ def group(x: bf16[M, N], bias: f32[N] | None, y: Out[bf16[M, N]], s: Out[f32[M, 
 def add(x: f32[M, N], y: f32[M, N], out: Out[f32[M, N]]):
     for m, n in grid(tile(M), tile(N)):
         out[m, n] = x[m, n] + y[m, n]
+
+def gather(x: f32[T, N], idx: i32[S], y: Out[f32[S, N]]):
+    promise(0 <= idx < T)
+    for s, n in grid(S, tile(N)):
+        t = idx[s]
+        y[s, n] = x[t, n]
 
 def copy(x: i8[M, N], y: Out[i8[M, N]]):
     for m, n in grid(tile(M), tile(N)):
@@ -124,3 +131,44 @@ def test_devices_must_agree() -> None:
 def test_the_device_that_is_not_current(backend: str) -> None:
     x = torch.randn(5, 6, device="cuda:1")
     assert torch.equal(K.add(x, x, backend=backend), 2 * x)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_checks_find_a_broken_promise_and_an_index_outside(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(5, 300, device="cuda")
+    good, bad = (torch.tensor(v, dtype=torch.int32, device="cuda") for v in ([0, 4, 3, 3], [0, 4, 5, 1]))
+    plain = K.gather(x, good, backend=backend)
+    monkeypatch.setenv("NSALANG_CHECK", "1")
+    assert torch.equal(K.gather(x, good, backend=backend), plain)
+    with pytest.raises(nsalang.NsaError) as error:
+        K.gather(x, bad, backend=backend)
+    assert error.value.diagnostics[0].sentence == "promise(0 <= idx < T) does not hold: idx[2] = 5, T = 5"
+    # Nobody looks at the promise: to the code that is a wrong proof.
+    monkeypatch.setattr(nsalang.checks, "check_promises", lambda *_: None)
+    y = torch.full((4, 300), 3.0, device="cuda")
+    with pytest.raises(nsalang.NsaError) as error:
+        K.gather(x, bad, y=y, backend=backend)
+    (found,) = error.value.diagnostics
+    assert found.sentence == "'x[t, n]' is outside 'x': the index of axis 0 is 5, and the extent is T = 5"
+    assert found.code == "NSA0814" and found.span is not None and found.span.text == "x[t, n]"
+    assert torch.equal(y[[0, 1, 3]], x[[0, 4, 1]]) and not bool(y[2].any())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_checks_change_no_bits(backend: str) -> None:
+    x = torch.randn(131, 1000, device="cuda")
+    assert torch.equal(K.softmax(x, backend=backend, check=True), K.softmax(x, backend=backend))
+    wide = torch.randn(70, 130, device="cuda").bfloat16()
+    for given in (wide[:, :64].contiguous(), wide[:, 1:65]):
+        plain, checked = (K.group(given, backend=backend, check=c) for c in (False, True))
+        assert all(torch.equal(a, b) for a, b in zip(plain, checked, strict=True))
+
+
+def test_checks_are_refused_in_a_graph() -> None:
+    x = torch.randn(37, 200, device="cuda")
+    out = torch.empty_like(x)
+    K.add(x, x, out=out, check=True)
+    torch.cuda.synchronize()
+    with pytest.raises(nsalang.NsaError, match="NSA0519"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        K.add(x, x, out=out, check=True)
+    assert torch.equal(K.add(x, x), x + x)

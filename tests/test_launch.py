@@ -15,8 +15,10 @@ import torch
 import nsalang
 from nsalang import driver, ir, language, launch
 from nsalang.driver import Choice, Meaning, Unit
+from nsalang.dtypes import I64
 from nsalang.interp import interpret
-from nsalang.memory import Layout, is_aligned, needs_wide, writes_twice
+from nsalang.memory import Layout, is_aligned, needs_wide, pointer, writes_twice
+from nsalang.options import DEFAULT, options_of
 from nsalang.toolchain import Argument
 
 TEXT = """
@@ -112,12 +114,13 @@ class Engine:
     compiled: list[tuple[Meaning, Choice]] = field(default_factory=list)
     lengths: dict[str, int] = field(default_factory=dict)
     vectors: tuple[str, ...] | None = None
+    hoists: tuple[ir.Require, ...] = ()
 
     def compile(self, unit: Unit, meaning: Meaning, choice: Choice, after: object = None, kernel: ir.Kernel | None = None) -> Any:
         assert kernel is not None
         self.compiled.append((meaning, choice))
         axes = ir.axes_of(kernel)
-        kernel = _with_lengths(kernel, {a: self.lengths.get(a, 1) for a in axes}, self.vectors)
+        kernel = replace(_with_lengths(kernel, {a: self.lengths.get(a, 1) for a in axes}, self.vectors), hoists=self.hoists)
         bindings, arguments = [], []
         for tensor in kernel.tensors:
             bindings.append(SimpleNamespace(kind="tensor", name=tensor.name, axis=0))
@@ -435,6 +438,8 @@ def test_scalar_out_of_range() -> None:
     refused("NSA0505", lambda: K.scale(torch.ones(2), 10**400), "'factor'", "f32")
     refused("NSA0505", lambda: K.narrow(torch.ones(2, dtype=torch.float8_e4m3fn), True, -1), "'small'", "u8")
     refused("NSA0505", lambda: K.ramp(-1), "'N'", "-1")
+    endless = torch.ones(1, 1).expand(2**48, 1)
+    refused("NSA0505", lambda: K.add(endless, endless, out=endless), "'x'", "2**48")
 
 
 def test_wrong_dtype() -> None:
@@ -563,6 +568,50 @@ def test_dimensions_given_to_compile() -> None:
     refused("NSA0504", lambda: K.options.compile(target="cpu", bias=3), "'bias'")
 
 
+BYTES = """
+def rows(cache: InOut[u8[NB, 4 * P + 16]], y: Out[f32[NB, P]]):
+    v = view(cache, f32[NB, P], offset=16, strides=(4 * P + 16, 4))
+    for b, p in grid(NB, tile(P)):
+        y[b, p] = v[b, p]
+        v[b, p] = 0
+
+def short(cache: u8[N], y: Out[f32[N // 4]]):
+    v = view(cache, f32[N // 4])
+    for n in grid(tile(N // 4)):
+        y[n] = v[n]
+"""
+
+
+def test_views(engine: Engine) -> None:
+    kernels = nsalang.load_text(BYTES, "views.nsa")
+    for gap in (0, 4, 64):
+        cache = torch.arange(3 * (36 + gap), dtype=torch.uint8).reshape(3, 36 + gap)[:, :36]
+        wanted = cache[:, 16:].contiguous().view(torch.float32)
+        assert torch.equal(kernels.rows(cache.clone().copy_(cache)).view(torch.int32), wanted.view(torch.int32))
+        assert torch.equal(kernels.rows.interpret(cache).view(torch.int32), wanted.view(torch.int32)) and not cache[:, 16:].any()
+    assert torch.equal(kernels.short(torch.zeros(0, dtype=torch.uint8)), torch.zeros(0))
+    wide = torch.zeros(3, 72, dtype=torch.uint8)
+    for call in (kernels.rows, kernels.rows.interpret):
+        refused("NSA0521", lambda call=call: call(wide[:, ::2]), "'v'", "gaps")  # type: ignore[misc]
+        refused("NSA0521", lambda call=call: call(torch.zeros(3, 38, dtype=torch.uint8)[:, :36]), "'v'", "38 bytes apart")  # type: ignore[misc]
+    odd = torch.zeros(9, dtype=torch.uint8)[1:]
+    refused("NSA0521", lambda: kernels.short(odd), "'v'", "begins at an address", "contiguous tensor of its own")
+
+
+def test_the_address_of_a_view() -> None:
+    base = torch.zeros(4, 10, dtype=torch.int16)[1:, 2:]
+    assert pointer(base, 6).data_ptr() == base.data_ptr() + 6 and pointer(base, 0).numel() == 1
+    assert pointer(torch.zeros(0), 4).numel() == 0
+
+
+def test_views_count_for_the_facts_of_a_launch() -> None:
+    kernel = nsalang.load_text(BYTES, "views.nsa").rows.launcher.typed(Meaning(nsalang.Target("cpu")))
+    kernel = _with_lengths(kernel, {"p": 1024}, ("v",))
+    near, far = Layout((3, 5), (5, 1), 4, 0), Layout((3, 5), (2**30, 1), 4, 0)
+    cache = Layout((3, 36), (36, 1), 1, 0)
+    assert not needs_wide(kernel, {"cache": cache, "v": near}, {}) and needs_wide(kernel, {"cache": cache, "v": far}, {})
+
+
 def test_call_options() -> None:
     refused("NSA0519", lambda: K.add(X, X, schedule=32), "'schedule'")
     refused("NSA0519", lambda: K.add(X, X, schedule={"m": 0}), "'schedule'")
@@ -572,9 +621,53 @@ def test_call_options() -> None:
     refused("NSA0601", lambda: K.add(X, X, target="cuda:sm_1"), "sm_1")
     refused("NSA0607", lambda: K.add(X, X, backend="cutlass"), "'cutlass'")
     refused("NSA0605", lambda: K.add(X, X, target="cuda:sm_90"), "cpu", "cuda:sm_90")
-    for option in ("autotune", "deterministic", "check", "allow"):
-        refused("NSA0402", lambda option=option: K.add(X, X, **{option: "x"}), option, "part")  # type: ignore[misc]
-    refused("NSA0402", K.add.prove, "part 2")
+    for option in ("deterministic", "check", "allow"):
+        refused("NSA0519", lambda option=option: K.add(X, X, **{option: "x"}), option)  # type: ignore[misc]
+    refused("NSA0519", lambda: K.add.compile(target="cpu", allow="everything"), "allow")  # type: ignore[arg-type]
+    refused("NSA0402", lambda: K.add(X, X, autotune="x"), "autotune", "part")
+
+
+def test_the_exact_variant_runs_where_what_it_hoists_holds(engine: Engine) -> None:
+    """Two facts are one choice: all of them hold, or the guarded variant runs."""
+    columns, rows = (ir.binary("mod", ir.Dim(I64, (), d), ir.const(4)) for d in "NM")
+    engine.hoists = tuple(ir.Require(ir.binary("eq", r, ir.const(0)), "0") for r in (columns, rows))
+    kernel = fresh().add
+    for shape, exact in (((4, 8), True), ((4, 6), False), ((3, 8), False), ((0, 4), True), ((8, 12), True), ((3, 7), False)):
+        x = torch.randn(shape)
+        for _ in range(2):
+            assert torch.equal(kernel(x, x), 2 * x)
+        choices = {ran.choice.exact for ran in engine.ran}
+        assert choices == ({exact} if all(shape) else set()), shape
+        engine.ran.clear()
+    assert {(c.exact, c.wide) for _, c in engine.compiled} == {(True, False), (False, False)}
+    engine.hoists = (ir.Require(ir.binary("eq", ir.binary("mod", ir.const(4), ir.Dim(I64, (), "M")), ir.const(0)), "0"),)
+    assert torch.equal(fresh().add(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4)), "a check that divides by 0 does not hold"
+
+
+def test_what_may_be_unknown_is_part_of_the_choice(engine: Engine) -> None:
+    kernel = fresh().add
+    for allow in (None, "unknown"):
+        kernel(X, X, allow=allow)
+    assert [ran.choice.allow_unknown for ran in engine.ran] == [False, True]
+    again = nsalang.Kernel(kernel.unit, options_of("add", DEFAULT, None, None, None, "unknown"))
+    again(X, X)
+    assert engine.ran[-1].choice.allow_unknown
+
+
+ADDING = """
+def count(x: i32[N], total: InOut[{dtype}[1]]):
+    for n in grid(tile(N)):
+        atomic_add(total[0], {dtype}(x[n]))
+"""
+
+
+def test_deterministic_calls_add_no_floats_atomically(engine: Engine) -> None:
+    x = torch.arange(5, dtype=torch.int32)
+    assert nsalang.load_text(ADDING.format(dtype="i32"), "a.nsa").count(x, torch.zeros(1, dtype=torch.int32), deterministic=True) is None
+    floats = nsalang.load_text(ADDING.format(dtype="f32"), "a.nsa").count
+    assert floats(x, torch.zeros(1)) is None and floats(x, torch.zeros(1), deterministic=False) is None
+    refused("NSA0522", lambda: floats(x, torch.zeros(1), deterministic=True), "'total'", "deterministic=True")
+    assert K.add(X, X, deterministic=True) is not None
 
 
 def test_options_that_are_off_are_no_error(engine: Engine) -> None:

@@ -16,6 +16,8 @@ from machine_kernels import (
     M,
     N,
     act_quant,
+    added,
+    additions,
     at,
     c,
     elementwise,
@@ -33,6 +35,7 @@ from machine_kernels import (
     store,
     tensor,
     tile,
+    two_views,
     var,
     vector_add,
     widened,
@@ -147,6 +150,41 @@ def test_division_and_square_root_are_ieee() -> None:
     )  # fmt: skip
     ptx = str(emit(lower(k, "cuda:sm_90").program, "ptx"))
     assert "div.rn.f32" in ptx and "sqrt.rn.f32" in ptx and "fma.rn.f32" not in ptx and ".approx" not in ptx
+
+
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [(F32, torch.float32), (I32, torch.int32), (I64, torch.int64), (U32, torch.uint32)])
+def test_atomic_additions(dtype: DType, torch_dtype: torch.dtype) -> None:
+    given, wanted = added(torch_dtype)
+    run(additions(dtype), given, {"M": 21, "N": 37})
+    for name, value in wanted.items():
+        assert torch.equal(given[name].to(torch.int64), value), name
+
+
+def test_views_are_tensors_with_strides() -> None:
+    memory = torch.zeros(21, 2, dtype=torch.int32)
+    tensors = {"bytes": memory.view(torch.uint8).view(-1), "low": memory[:, 0], "high": memory[:, 1]}
+    run(two_views("low", "high"), tensors, {"M": 21})
+    assert torch.equal(memory, torch.arange(21, dtype=torch.int32)[:, None].expand(21, 2))
+
+
+def test_each_lane_adds_once_whatever_the_threads() -> None:
+    """Also what many threads hold alike: a sum over rows in the threads of each row, and what has no axes in all of them."""
+    source = str(emit(lower(additions(F32), "cuda:sm_90", formatted=False).program, "cuda"))
+    lines = source.splitlines()
+    guards = [lines[i - 1].strip() for i, line in enumerate(lines) if "AtomicAdd((&(count" in line]
+    assert guards == ["if (((int)threadIdx.x) < 1) {"]
+    assert re.search(r"if \(\(\(int\)threadIdx\.x\) == 0\) \{\n( *if \(.*\) \{\n)? *AtomicAdd\(\(&\(all", source), source
+
+
+def test_views_that_are_written_are_not_restricted() -> None:
+    source = str(emit(lower(two_views("low", "high"), "cuda:sm_90").program, "cuda"))
+    assert "int* low" in source and "int* high" in source
+
+
+@pytest.mark.nvcc
+@pytest.mark.parametrize("dtype", [F32, I32, I64, U32])
+def test_atomic_additions_compile(dtype: DType) -> None:
+    assert compile_program(lower(additions(dtype), "cuda:sm_90", formatted=False).program)["kernel.cubin"].startswith(b"\x7fELF")
 
 
 def apply(k: ir.Kernel, z: torch.Tensor, scalars: dict[str, Any] | None = None, **tensors: torch.Tensor) -> torch.Tensor:

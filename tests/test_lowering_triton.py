@@ -15,6 +15,8 @@ from machine_kernels import (
     M,
     N,
     act_quant,
+    added,
+    additions,
     at,
     c,
     elementwise,
@@ -32,6 +34,7 @@ from machine_kernels import (
     store,
     tensor,
     tile,
+    two_views,
     var,
     vector_add,
     widened,
@@ -40,8 +43,9 @@ from machine_kernels import (
 from nsalang import ir
 from nsalang.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.extents import evaluate
-from nsalang.lowering import to_triton
+from nsalang.lowering import emit, to_triton
 from nsalang.lowering.emit import Binding, Generated
+from nsalang.passes import flatten, legalize
 from nsalang.target import parse_target
 from nsalang.toolchain.triton_compile import compile_program, load_program
 
@@ -125,6 +129,34 @@ def test_division_and_square_root_are_ieee() -> None:
     assert b"div.rn.f32" in ptx and b"sqrt.rn.f32" in ptx and b"fma.rn" not in ptx and b".approx" not in ptx
     for target in ("hip:gfx942", "hip:gfx950"):
         assert compile_program(lower(k, target).program)["kernel.hsaco"]
+
+
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [(F32, torch.float32), (I32, torch.int32), (I64, torch.int64), (U32, torch.uint32)])
+def test_atomic_additions(dtype: DType, torch_dtype: torch.dtype) -> None:
+    given, wanted = added(torch_dtype)
+    run(additions(dtype), given, {"M": 21, "N": 37})
+    for name, value in wanted.items():
+        assert torch.equal(given[name].to(torch.int64), value), name
+
+
+def test_views_are_tensors_with_strides() -> None:
+    memory = torch.zeros(21, 2, dtype=torch.int32)
+    tensors = {"bytes": memory.view(torch.uint8).view(-1), "low": memory[:, 0], "high": memory[:, 1]}
+    run(two_views("low", "high"), tensors, {"M": 21})
+    assert torch.equal(memory, torch.arange(21, dtype=torch.int32)[:, None].expand(21, 2))
+
+
+def test_stores_to_one_memory_are_in_order() -> None:
+    for first, second, mode, barriers in (("low", "high", "set", 1), ("low", "low", "scatter", 1), ("low", "high", "add", 0)):
+        k = two_views(first, second, mode)
+        assert len(emit.barriers(k)) == barriers
+        assert emit.shared_memory(k) == (("low", "high") if first != second else ())
+    store = two_views("low", "high", "scatter").body[0]
+    assert isinstance(store, ir.Store)
+    for mode, barriers in (("set", 0), ("scatter", 1), ("add", 0)):
+        turned = dataclasses.replace(store, mode=mode, indices=(op("add", m, idx("turn", scalar=True)),))  # type: ignore[arg-type]
+        k = dataclasses.replace(two_views("low", "high"), body=(ir.For("turn", "range", c(0), c(3), (turned,)),))
+        assert len(emit.barriers(k)) == barriers, mode
 
 
 def apply(k: ir.Kernel, z: torch.Tensor, scalars: dict[str, Any] | None = None, **tensors: torch.Tensor) -> torch.Tensor:
@@ -292,6 +324,8 @@ def test_sums_start_from_positive_zero() -> None:
         let("x_tile", load("x", F32, m)), let("r", reduce("sum", tile("x", F32), "m")), store("z", var("r", F32), c(0)),
         let("t", ir.Scan(F32, ("m",), tile("x", F32), "m")), store("s", var("t", F32, "m"), m), dims="", m=4,
     )  # fmt: skip
+    for change in (legalize.run, flatten.run):
+        k = change(k, parse_target("cpu"))
     z, s = torch.ones(1), torch.ones(4)
     run(k, {"x": torch.full((4,), -0.0), "z": z, "s": s}, {})
     assert not z.signbit().any() and not s.signbit().any()

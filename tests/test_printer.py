@@ -12,6 +12,7 @@ from ir_kernels import (
     act_quant,
     cast,
     f32,
+    full,
     guarded_row_max,
     index,
     kernel,
@@ -27,7 +28,7 @@ from ir_kernels import (
 )
 
 from nsalang import ir
-from nsalang.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I32, I64, U8, U32, DType
+from nsalang.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.printer import number, print_kernel, show
 from nsalang.source import Source, Span
 
@@ -111,6 +112,12 @@ i, j, k = (ir.Scalar(I64, (), name) for name in "ijk")
         (reduce("sum", x, "m", "n"), "sum(x[m, n], axis=(m, n))"),
         (reduce("sum", b("lt", x, x), "n", dtype=I32), "typed(sum(x[m, n] < x[m, n], axis=n), i32)"),
         (ir.Scan(F32, ("m", "n"), x, "n", True, True), "cumsum(x[m, n], axis=n, exclusive, reverse)"),
+        (ir.Dot(F32, ("m",), x, x, "n"), "dot(x[m, n], x[m, n], axis=n)"),
+        (
+            ir.Dot(F32, ("m",), x, x, "n", full(f32(0.0), "m"), "tf32", 128, ("m",)),
+            'dot(x[m, n], x[m, n], axis=n, acc=full(m, 0.0), precision="tf32", promote=128, left=(m))',
+        ),
+        (ir.Dot(I32, (), load("i", I8, m), load("i", I8, m), "m"), "typed(dot(i[m], i[m], axis=m), i32)"),
         (where(b("lt", m, n), x, f32(0.0)), "where(m < n, x[m, n], 0.0)"),
         (ir.Fma(F32, (), f32(1.0), f32(2.0), f32(-3.0)), "fma(1.0, 2.0, -3.0)"),
         (load("x", F32, m, guard=b("lt", m, M)), "load(x[m], guard=m < M)"),
@@ -151,7 +158,7 @@ def everything() -> ir.Kernel:
     """A kernel with every node and every optional part; it need not be well typed."""
     c = var("c", I64)
     span = ir.SpanAxis("c", ir.const(0), 5, N)
-    masked = ir.Load(F32, ("m", "n"), "x", (m, n), b("lt", m, M), b("lt", n, N), f32(0.0))
+    masked = ir.Load(F32, ("m", "n"), "x", (m, n), b("lt", m, M), b("lt", n, N), f32(0.0), ir.Proof("HOISTED", ("author", "tail")))
     body = (
         span,
         ir.Assign("v", ir.Fma(F32, ("m", "n"), masked, f32(2.0), where(b("ge", m, n), x, f32(-1.0)))),
@@ -159,16 +166,56 @@ def everything() -> ir.Kernel:
         ir.For("i", "range", ir.const(1), c, (ir.Assign("c", b("floordiv", c, index("i", scalar=True))),), ("c",)),
         ir.If(b("lt", c, ir.const(4)), (ir.Assign("t", ir.Full(F32, ("m",), f32(1.0))),), (ir.Assign("u", ir.const(2)),)),
         ir.Assign("z", ir.Scan(F32, ("m", "n"), var("v", F32, "m", "n"), "n", True, True)),
-        ir.Store("y", (m, n), unary("exp", var("z", F32, "m", "n")), ("m", "n"), b("lt", m, M), b("lt", n, N)),
+        ir.Assign("d", ir.Dot(F32, ("m",), x, x, "n", full(f32(1.0), "m"), "tf32", 64, ("m",)), "shared"),
+        ir.For("j", "tile", ir.const(0), N, (ir.Assign("l", load("x", F32, m, n)),), (), 2, ("l", "r")),
+        ir.Assign("s", ir.Border(I64, ("m",), ir.Search(I64, ("m",), "cu", m, b("lt", m, M)), ir.const(3), index("i", scalar=True))),
+        ir.Store("y", (m, n), load("w", F32, m), ("m", "n"), mode="add", proof=ir.Proof("PROVED")),
+        ir.Store("y", (m, n), x, ("m", "n"), mode="scatter"),
+        ir.Store(
+            "y",
+            (m, n),
+            unary("exp", var("z", F32, "m", "n")),
+            ("m", "n"),
+            b("lt", m, M),
+            b("lt", n, N),
+            proof=ir.Proof("GUARDED", ("tail",)),
+        ),
     )
-    made = kernel("all", (tensor("x", F32, "in", M, N), tensor("y", F32, "out", M, N)), (rows(), ir.GridIndex("n", N, False)), *body)
+    element = ir.Load(I64, (), "cu", (ir.Index(I64, (), "each0"),))
+    made = kernel(
+        "all",
+        (tensor("x", F32, "in", M, N), tensor("cu", I64, "in", M), tensor("y", F32, "out", M, N)),
+        (rows(), ir.GridIndex("n", N, False)),
+        *body,
+    )
     return dataclasses.replace(
         made,
         scalars=(ir.ScalarParam("eps", F32),),
         requires=(ir.Require(b("gt", N, ir.const(0)), "N > 0", True),),
         partial=("y",),
         constants=(("G", "128"),),
-        schedule=ir.Schedule("triton", (("m", 4), ("n", 8)), ("m", "n"), 8, 2, False, True, (("m", 4),), ("m: pinned",)),
+        views=(ir.View("w", F32, (M,), "x", ir.const(64), (ir.const(4),), "in"),),
+        promises=(
+            ir.Promise("each", ("cu",), b("lt", element, M), "cu < M"),
+            ir.Promise("sorted", ("cu",), None, "sorted(cu)", True),
+            ir.Promise("distinct", ("cu",), None, "distinct(cu)"),
+        ),
+        hoists=(ir.Require(b("eq", b("mod", N, ir.const(8)), ir.const(0)), "N % 8 == 0"),),
+        checks=(ir.Check("index", N, "x", 1), ir.Check("divisor", ir.const(0))),
+        schedule=ir.Schedule(
+            "triton",
+            (("m", 4), ("n", 8)),
+            ("m", "n"),
+            8,
+            2,
+            False,
+            True,
+            (("m", 4),),
+            ("m: pinned",),
+            classes=(("m", 16, 64),),
+            sized=(("m", 16),),
+            rows=("x",),
+        ),
     )
 
 
@@ -183,6 +230,14 @@ def changed(value: object) -> Iterator[object]:
             yield not value
         case "range" | "tile":
             yield "tile" if value == "range" else "range"
+        case "ieee" | "tf32":
+            yield "tf32" if value == "ieee" else "ieee"
+        case "shared":
+            yield None
+        case "set" | "scatter" | "add":
+            yield from {"set", "scatter", "add"} - {value}
+        case ir.Proof():
+            yield from (None, ir.Proof("UNKNOWN", value.mask), ir.Proof(value.verdict, ("bounds", *value.mask)))
         case "convert" | "raw" | "wrap":
             yield from {"convert", "raw", "wrap"} - {value}
         case str():
@@ -218,14 +273,19 @@ def variants(node: ir.Node) -> Iterator[ir.Node]:
         if isinstance(old, ir.Schedule):
             yield from (dataclasses.replace(node, schedule=s) for s in replaced(old))  # type: ignore[call-arg]
             continue
+        if part.name in ("promises", "checks"):  # walk does not see them
+            for i, inner in enumerate(old):
+                yield from (dataclasses.replace(node, **{part.name: (*old[:i], v, *old[i + 1 :])}) for v in variants(inner))  # type: ignore[arg-type]
         candidates = other_ops(node) if part.name == "op" and not isinstance(node, ir.Reduce) else changed(old)
         for new in candidates:
             if part.name == "storage" and old is None:
                 new = U8
             if part.name == "fill":
                 new = f32(5.0)
-            if isinstance(node, ir.Tensor) and part.name == "role":
+            if isinstance(node, ir.Tensor | ir.View) and part.name == "role":
                 new = "inout"
+            if part.name == "proof" and old is None:
+                new = ir.Proof("PROVED")
             yield dataclasses.replace(node, **{part.name: new})  # type: ignore[arg-type]
         if old is not None and part.name in ("guard", "mask", "fill", "stop"):
             yield dataclasses.replace(node, **{part.name: None})
@@ -265,7 +325,7 @@ def _replace(k: ir.Kernel, position: int, variant: ir.Node) -> ir.Kernel:
         changes: dict[str, object] = {}
         for part in dataclasses.fields(node):
             old = getattr(node, part.name)
-            if part.name in ("span", "schedule"):
+            if part.name in ("span", "schedule", "promises", "checks"):
                 continue
             if isinstance(old, ir.Node):
                 changes[part.name] = visit(old)

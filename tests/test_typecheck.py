@@ -9,7 +9,8 @@ import pytest
 
 from nsalang import ir
 from nsalang.constants import Exact, arithmetic, exact, round_to
-from nsalang.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I64
+from nsalang.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I32, I64
+from nsalang.extents import evaluate
 from nsalang.parser import parse, read_source
 from nsalang.source import NsaError, Source, Span
 from nsalang.target import parse_target
@@ -125,6 +126,22 @@ def test_where_guards_what_is_written_inside_it() -> None:
     assert isinstance(second.guard, ir.Reduce) and second.guard.op == "any"  # the condition's axis is not the access's
 
 
+def test_two_bare_constants_have_one_dtype() -> None:
+    choices = {
+        "where(x[m, n] > 0, -2.0, 0)": F32,
+        "where(x[m, n] > 0, 1, 0.5)": F32,
+        "where(x[m, n] > 0, 2, 0)": I64,
+        "where(x[m, n] > 0, True, False)": BOOL,
+    }
+    for text, dtype in choices.items():
+        chosen = assigned(
+            kernel(body(f"v = {text}\ny[m, n] = f32(v)" if dtype is not BOOL else f"v = {text}\ny[m, n] = where(v, 1.0, 0.0)")), "v"
+        )
+        assert isinstance(chosen, ir.Where) and {chosen.dtype, chosen.a.dtype, chosen.b.dtype} == {dtype}
+    with pytest.raises(NsaError, match="NSA0301.*the number 0 can't be bool"):
+        kernel(body("y[m, n] = where(x[m, n] > 0, True, 0)"))
+
+
 def test_tuple_assignment_is_simultaneous() -> None:
     k = kernel(body("a = x[m, n]\nb = a + 1\na, b = b, a\ny[m, n] = a - b"))
     names = [n.name for n in ir.walk(k) if isinstance(n, ir.Assign)]
@@ -171,3 +188,135 @@ def test_several_errors_are_reported_at_once_in_order() -> None:
     with pytest.raises(NsaError) as caught:
         check_text(Source(body("a = nothing\nb = a + 1\ny[m, n] = x[m] + b\ny[m, n] = exp(m)")))
     assert [d.code for d in caught.value.diagnostics] == ["NSA0201", "NSA0303", "NSA0302"]
+
+
+def stores(k: ir.Kernel) -> list[ir.Store]:
+    return [n for n in ir.walk(k) if isinstance(n, ir.Store)]
+
+
+def view_text(lines: str, use: str = "y[n] = v[n]") -> str:
+    inner = "\n".join("    " + line for line in lines.split("\n"))
+    parameters = "b: u8[P, L], y: Out[f32[N]], w: InOut[i8[4 * N]], k: i32, D: const = 4"
+    return f"def f({parameters}):\n{inner}\n    for n in grid(tile(N)):\n        {use}\n"
+
+
+def test_a_view_is_contiguous_from_the_start_where_nothing_else_is_said() -> None:
+    (v,) = kernel(view_text("v = view(b, bf16[N, P, D])", "y[n] = f32(v[n, 0, 0])")).views
+    n, p = (ir.Dim(I64, (), name) for name in "NP")
+    assert (v.shape, v.offset) == ((n, p, ir.const(4)), ir.const(0))
+    assert v.strides == (ir.binary("mul", ir.const(8), p), ir.const(8), ir.const(2))
+    assert (v.base, v.role, v.dtype) == ("b", "in", BF16)
+    (v,) = kernel(view_text("v = view(b, f32[N], offset=k * L, strides=D)")).views
+    assert v.offset == ir.binary("mul", ir.Scalar(I64, (), "k"), ir.Dim(I64, (), "L")) and v.strides == (ir.const(4),)
+
+
+def test_a_view_has_the_role_of_its_base_and_the_targets_e4m3() -> None:
+    text = view_text("v = view(w, e4m3[N])", "v[n] = e4m3(f32(v[n]) + 1)\n        y[n] = 0.0")
+    k = kernel(text, target=parse_target("hip:gfx942"))
+    assert (k.views[0].role, k.views[0].dtype) == ("inout", E4M3_FNUZ) and stores(k)[0].tensor == "v" and k.memory("v") == "w"
+
+
+def test_a_view_of_an_optional_tensor_stands_under_its_condition() -> None:
+    text = body("y[n] = 0.0\nif b is not None:\n    y[n] = v[n]", "b: u8[4 * N] | None, y: Out[f32[N]], z: f32[N]", "n in grid(tile(N))")
+    text = text.replace(":\n    for", ":\n    if b is not None:\n        v = view(b, f32[N])\n    for", 1)
+    check_text(Source(text))
+    assert len(kernel(text, present=frozenset({"b"})).views) == 1 and kernel(text).views == ()
+
+
+def promised(*lines: str, present: tuple[str, ...] = ()) -> tuple[ir.Promise, ...]:
+    inner = "".join(f"    {line}\n" for line in lines)
+    parameters = "i: i32[S, K], lo: i64[S, K], x: f32[S], cu: i32[B + 1], o: i32[S] | None, y: Out[f32[S]], T: i32"
+    return kernel(f"def f({parameters}):\n{inner}    for s in grid(tile(S)):\n        y[s] = x[s]\n", present=frozenset(present)).promises
+
+
+def test_a_promise_is_about_each_element() -> None:
+    (p,) = promised("promise(-1 <= i < T)")
+    element = ir.Cast(I64, (), ir.Load(I32, (), "i", (ir.Index(I64, (), "each0"), ir.Index(I64, (), "each1"))))
+    low, high = ir.binary("le", ir.const(-1), element), ir.binary("lt", element, ir.Scalar(I64, (), "T"))
+    assert p == ir.Promise("each", ("i",), ir.binary("and", low, high), "-1 <= i < T")
+    (p,) = promised("promise(lo <= i)")
+    assert p.tensors == ("lo", "i") and p.condition is not None and isinstance(p.condition.a, ir.Load)  # type: ignore[union-attr]
+    assert [q.tensors for q in promised("promise(0 <= x <= 1)", "promise(i != lo)")] == [("x",), ("i", "lo")]
+
+
+def test_promises_about_order_and_about_absent_tensors() -> None:
+    found = promised("promise(distinct(i))", "promise(sorted(cu))", "promise(0 <= o < T)")
+    assert [(p.kind, p.tensors, p.text, p.implied) for p in found] == [
+        ("distinct", ("i",), "distinct(i)", False), ("sorted", ("cu",), "sorted(cu)", False)
+    ]  # fmt: skip
+    assert [p.tensors for p in promised("promise(0 <= o < T)", present=("o",))] == [("o",)]
+
+
+def test_a_search_implies_that_its_tensor_is_sorted() -> None:
+    text = body(
+        "b = searchsorted(cu, n)\nc = where(n > 3, searchsorted(cu, 7), 0)\ny[n] = f32(b + c)",
+        "cu: i32[B], y: Out[f32[N]]",
+        "n in grid(tile(N))",
+    )
+    k = kernel(text)
+    assert [(p.kind, p.tensors, p.implied) for p in k.promises] == [("sorted", ("cu",), True)]
+    first, second = (n for n in ir.walk(k) if isinstance(n, ir.Search))
+    assert first.axes == ("n",) and first.guard is None and first.x.dtype is I64
+    assert second.axes == () and isinstance(second.guard, ir.Reduce) and second.guard.op == "any"
+    k = kernel(text.replace(":\n    for", ":\n    promise(sorted(cu))\n    for", 1))
+    assert [(p.tensors, p.implied) for p in k.promises] == [(("cu",), False)]
+
+
+def test_split_gives_two_borders() -> None:
+    k = kernel(body("lo, hi = split(M, 3, n)\ny[n] = hi - lo", "x: f32[M], y: Out[i64[N]]", "n in grid(tile(N))"))
+    lo, hi = assigned(k, "lo"), assigned(k, "hi")
+    assert isinstance(lo, ir.Border) and isinstance(hi, ir.Border) and lo.axes == hi.axes == ("n",)
+    assert (lo.n, lo.parts) == (hi.n, hi.parts) == (ir.Dim(I64, (), "M"), ir.const(3)) and hi.g == ir.binary("add", lo.g, ir.const(1))
+    k = kernel(body("lo, hi = split(M, N, 0)\ny[n] = hi - lo", "x: f32[M], y: Out[i64[N]]", "n in grid(tile(N))"))
+    assert [(r.text, r.implied) for r in k.requires] == [("N > 0", True)]
+
+
+def test_split_before_the_grid_is_an_extent() -> None:
+    text = "def f(x: f32[M], y: Out[i64[M]]):\n    partial(y)\n    lo, hi = split(M, 3, 0)\n    for n in grid(tile(hi - lo)):\n        y[n] = n\n"
+    extent = kernel(text).grid[0].extent
+    assert evaluate(extent, {"M": 8}, {}) == 3 and evaluate(extent, {"M": 6}, {}) == 2 and evaluate(extent, {"M": 0}, {}) == 0
+
+
+def test_what_is_added_may_collide_and_may_be_a_part_of_the_grid() -> None:
+    parameters = "x: f32[M, N], i: i32[M], y: InOut[f32[N]], c: InOut[i32[4]]"
+    k = kernel(body("atomic_add(y[n], sum(x[m, n], axis=m))\nif x[m, n] > 0:\n    atomic_add(c[i[m]], full(n, 1))\ns = sum(x[m, n], axis=(m, n))\natomic_add(y[0], s)",
+                    parameters))  # fmt: skip
+    first, second, third = stores(k)
+    assert (first.mode, first.axes) == ("add", ("n",)) and (third.mode, third.axes) == ("add", ())
+    assert second.axes == ("m", "n") and second.value.dtype is I32 and isinstance(second.guard, ir.Var)
+
+
+def test_shares_of_a_sum_may_be_scaled_and_added_up() -> None:
+    lines = """
+acc = zeros(n)
+for k in tile(K):
+    acc = acc + sum(z[m, n, k], axis=(m, k)) * w[n]
+s = -acc / 2 + sum(x[m, n], axis=m)
+if w[n] > 0:
+    s = s + acc
+atomic_add(y[n], s)
+atomic_add(total[0], i32(sum(x[m, n] > 0, axis=(m, n))))
+"""
+    parameters = "x: f32[M, N], z: f32[M, N, K], w: f32[N], y: InOut[f32[N]], total: InOut[i32[1]]"
+    assert len(stores(kernel(body(lines, parameters)))) == 2
+    for wrong in ("acc + w[n]", "maximum(acc, 0)", "acc * acc", "where(acc > 0, acc, 0)"):
+        with pytest.raises(NsaError, match="NSA0323.*what is added depends"):
+            kernel(body(lines.replace("-acc / 2", wrong), parameters))
+
+
+def test_what_is_scattered_has_the_axes_of_place_and_value() -> None:
+    k = kernel(body("scatter(y[i[m]], x[m, n])", "x: f32[M, N], i: i32[M], y: InOut[f32[N]]"))
+    (made,) = stores(k)
+    assert (made.mode, made.axes) == ("scatter", ("m", "n"))
+    kernel(body("scatter(y[i[m]], x[m, n])\ny[n] = 0.0", "x: f32[M, N], i: i32[M], y: Out[f32[N]]"))
+
+
+def test_what_depends_on_tiles_still_does_after_it_was_held_back() -> None:
+    lines = "a, b = x[m], full(m, max(x[m], axis=m))\nb, a = a, b\ny[m] = a"
+    with pytest.raises(NsaError, match="NSA0323"):
+        kernel(body(lines, "x: f32[M], y: Out[f32[M]]", "m in grid(tile(M))"))
+
+
+def test_a_running_sum_over_the_grid_depends_on_its_tiles() -> None:
+    with pytest.raises(NsaError, match="NSA0323"):
+        kernel(body("y[m] = cumsum(x[m, 0], axis=m)", "x: f32[M, N], y: Out[f32[M]]", "m in grid(tile(M))"))

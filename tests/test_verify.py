@@ -32,7 +32,7 @@ from ir_kernels import (
 from nsalang import ir
 from nsalang.dtypes import BF16, BOOL, E4M3, F32, I8, I32, I64, U32
 from nsalang.source import Source, Span
-from nsalang.verify import STAGES, verify
+from nsalang.verify import STAGES, flat, verify
 
 m, n = index("m"), index("n")
 x = load("x", F32, m, n)
@@ -57,7 +57,7 @@ def test_good_kernels_pass(k: ir.Kernel) -> None:
     verify(k, "typecheck")
     verify(k, "simplify")
     ordered = scheduled(k, **({"m": 8, "n": 128} | ({"n_2": 16} if k.name == "softmax" else {})))
-    verify(ordered, "tiles")
+    verify(proved(ordered), "tiles")
 
 
 def test_stages_are_those_of_the_passes() -> None:
@@ -75,6 +75,17 @@ def test_the_message_names_the_stage_and_the_place() -> None:
         verify(with_body(bad), "simplify")
     with pytest.raises(AssertionError, match="no stage 'lower'"):
         verify(softmax(), "lower")
+
+
+def proved(k: ir.Kernel) -> ir.Kernel:
+    """With a proof of every access that has none: it is GUARDED by its mask, else PROVED."""
+
+    def rule(node: ir.Node) -> ir.Node:
+        if not isinstance(node, ir.Load | ir.Store) or node.proof is not None:
+            return node
+        return dataclasses.replace(node, proof=ir.Proof("PROVED") if node.mask is None else ir.Proof("GUARDED", ("tail",)))
+
+    return ir.rewrite(k, rule)
 
 
 def bad_add(a: ir.Expr, b: ir.Expr) -> ir.Expr:
@@ -124,6 +135,15 @@ BREACHES: dict[str, Callable[[], ir.Stmt | tuple[ir.Stmt, ...]]] = {
     "any of f32": lambda: assign(reduce("any", x, "n")),
     "bf16 does not follow from the operand": lambda: assign(reduce("sum", x, "n", dtype=BF16)),
     "argmax over several axes": lambda: assign(reduce("argmax", x, "m", "n", dtype=I64)),
+    "no axis n on both sides": lambda: assign(ir.Dot(F32, ("m",), x, full(f32(0.0), "m"), "n")),
+    "has axes ('m', 'n'), and its parts have ('m',)": lambda: assign(ir.Dot(F32, ("m", "n"), x, x, "n")),
+    "a product of f32 and bf16": lambda: assign(ir.Dot(F32, ("m",), x, cast(BF16, x), "n")),
+    "a product of i64 and i64": lambda: assign(ir.Dot(I64, (), n, n, "n")),
+    "bf16 does not follow from the operands of": lambda: assign(ir.Dot(BF16, ("m",), x, x, "n")),
+    "tf32 of bf16": lambda: assign(ir.Dot(F32, ("m",), cast(BF16, x), cast(BF16, x), "n", precision="tf32")),
+    "added up every -1 terms": lambda: assign(ir.Dot(F32, ("m",), x, x, "n", promote=-1)),
+    "f32[m] is added to f32[]": lambda: assign(ir.Dot(F32, ("m",), x, x, "n", f32(0.0))),
+    "('m',) are not the free axes of one side": lambda: assign(ir.Dot(F32, ("m",), x, x, "n", left=("m",))),
     "no axis m.2": lambda: assign(ir.Scan(F32, ("m", "n"), x, "m.2")),
     "there is no tensor z": lambda: assign(load("z", F32, m)),
     "x has 2 axes and 1 indices": lambda: assign(load("x", F32, m)),
@@ -157,7 +177,7 @@ def test_every_kernel(message: str) -> None:
 def test_the_head_of_a_kernel() -> None:
     k = softmax()
     for changes, message in (
-        ({"tensors": (*k.tensors, tensor("x", F32, "in", M))}, "two parameters of one name"),
+        ({"tensors": (*k.tensors, tensor("x", F32, "in", M))}, "two parameters or views of one name"),
         ({"dims": ("M", "N", "M")}, "two dimensions of one name"),
         (
             {"grid": (ir.GridIndex("m", load("s", I64, N), True),), "tensors": (*k.tensors, tensor("s", I64, "in", M))},
@@ -210,6 +230,10 @@ def with_c(lanes: int, *body: ir.Stmt) -> Callable[[ir.Kernel], ir.Kernel]:
     return lambda k: schedule(lengths=(("m", 4), ("n", 8), ("c", lanes)), order=("m", "n", "c"))(in_loop(span, *body)(k))
 
 
+def with_proof(node: ir.Load, verdict: str, *mask: str) -> ir.Load:
+    return dataclasses.replace(node, proof=ir.Proof(verdict, mask))  # type: ignore[arg-type]
+
+
 span = ir.SpanAxis("c", ir.const(0), 5)
 LATER: list[tuple[str, str, Callable[[ir.Kernel], ir.Kernel]]] = [
     ("order", "the order ('m',) is not that of the axes", schedule(order=("m",))),
@@ -223,6 +247,18 @@ LATER: list[tuple[str, str, Callable[[ir.Kernel], ir.Kernel]]] = [
     ("guard", "a guard without a mask at a store to y", in_loop(ir.Store("y", (m,), top, ("m",), inside))),
     ("guard", "a fill without a mask in", in_loop(ir.Assign("w", ir.Load(F32, ("m", "n"), "x", (m, n), None, None, f32(0.0))))),
     ("guard", "padded lanes of c are stored to y", with_c(8, ir.Store("y", (index("c"),), f32(0.0), ("c",)))),
+    ("expand", "no machine has", in_loop(ir.Assign("w", ir.Border(I64, (), N, M, M)))),
+    ("assume", "an exact variant of a kernel that hoists nothing", schedule(exact=True)),
+    (
+        "assume", "index m does not exist here",
+        lambda k: dataclasses.replace(k, hoists=(ir.Require(ir.binary("eq", index("m", scalar=True), M), "m == M"),)),
+    ),
+    ("guard", "an access of x has a mask of ('tail',), and none", in_loop(ir.Assign("w", with_proof(x, "GUARDED", "tail")))),
+    ("guard", "the mask is made of ()", in_loop(ir.Assign("w", with_proof(masked, "GUARDED")))),
+    ("guard", "bounds at a PROVED access", in_loop(ir.Assign("w", with_proof(masked, "PROVED", "bounds")))),
+    ("guard", "a tail at a PROVED access", in_loop(ir.Assign("w", with_proof(masked, "PROVED", "tail")))),
+    ("guard", "nothing guards", in_loop(ir.Assign("w", with_proof(masked, "GUARDED", "author")))),
+    ("guard", "a variant that is not exact hoists", in_loop(ir.Assign("w", with_proof(x, "HOISTED")))),
     ("legalize", "no machine has sigmoid", in_loop(ir.Assign("w", unary("sigmoid", top)))),
     ("legalize", "no machine has m // 2", in_loop(ir.Assign("w", ir.binary("floordiv", m, ir.const(2))))),
     ("legalize", "no machine has absmax", in_loop(ir.Assign("w", reduce("absmax", var("x_tile", F32, "m", "n"), "n")))),
@@ -231,22 +267,37 @@ LATER: list[tuple[str, str, Callable[[ir.Kernel], ir.Kernel]]] = [
     ("width", "N is i64, and offsets are i32", schedule(wide=False)),
     ("width", "i8 in", in_loop(ir.Assign("w", ir.binary("add", cast(I8, m, "raw"), ir.const(1, I8))))),
     ("width", "runs from i32 to i64", in_loop(ir.For("i", "range", ir.const(0, I32), N, ()))),
-    ("flatten", "load(x[m, n], mask=m < M) is part of a statement", in_loop(ir.Assign("w", unary("exp", masked)))),
+    ("flatten", "load(x[m, n], mask=m < M){guarded: tail} is part of a statement", in_loop(ir.Assign("w", unary("exp", masked)))),
     ("flatten", "is part of a statement", in_loop(ir.Store("y", (m,), tile_max, ("m",), None, inside))),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("stage", "message", "change"), LATER, ids=[message for _, message, _ in LATER])
 def test_claims_of_the_passes(stage: str, message: str, change: Callable[[ir.Kernel], ir.Kernel]) -> None:
-    verify(done(), "flatten")
+    verify(proved(done()), "flatten")
     with pytest.raises(AssertionError, match=re.escape(message)):
-        verify(change(done()), stage)
+        verify(proved(change(done())), stage)
     with pytest.raises(AssertionError, match=re.escape(message)):
-        verify(change(done()), "flatten")
+        verify(proved(change(done())), "flatten")
+
+
+def test_operands_have_names() -> None:
+    left, right = full(f32(0.0), "n"), full(f32(0.0), "m", "n")
+    with pytest.raises(AssertionError, match="an operand of .* has no name"):
+        flat(in_loop(ir.Assign("w", ir.Dot(F32, ("m",), left, right, "n")))(done()))
+
+
+def test_every_access_has_a_proof() -> None:
+    with pytest.raises(AssertionError, match="no proof of"):
+        verify(softmax(), "prove")
+    early = ir.rewrite(proved(softmax()), lambda n: dataclasses.replace(n, proof=ir.Proof("HOISTED")) if isinstance(n, ir.Load) else n)
+    verify(proved(softmax()), "prove")
+    with pytest.raises(AssertionError, match="HOISTED.*before there are masks"):
+        verify(early, "prove")
 
 
 def test_a_stage_claims_nothing_of_later_ones() -> None:
-    k = guarded_row_max()
+    k = proved(guarded_row_max())
     verify(k, "guard")
     with pytest.raises(AssertionError, match="is part of a statement"):
         verify(k, "flatten")
@@ -259,12 +310,13 @@ def test_examples_pass_at_every_stage(path: Path) -> None:
     from nsalang.parser import parse, read_source
     from nsalang.passes import PASSES
     from nsalang.target import parse_target
-    from nsalang.typecheck import Settings, kernel_names, specialise
+    from nsalang.typecheck import Settings, kernel_names, signature, specialise
 
     file = parse(read_source(path))
     for target in map(parse_target, ("cuda:sm_80", "cuda:sm_90", "hip:gfx942")):
         for name in kernel_names(file):
-            k = specialise(file, name, Settings(target))
+            dims = dict.fromkeys(signature(file, name, {}).specialised, 32)
+            k = specialise(file, name, Settings(target, dims=dims))
             verify(k, "typecheck")
             for stage, run in PASSES:
                 k = run(k, target)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from nsalang.commands.files import deliver
 from nsalang.commands.settings import define_options, kernels_of, known_to, meaning_of, pairs, pinned, variant_options
 from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, EMITS, Backend, Choice, check_emit, choose_backend, compile_kernel
+from nsalang.driver import BACKENDS, EMITS, Backend, Choice, Compiled, Meaning, check_emit, choose_backend, compile_kernel
 from nsalang.source import NsaError
 from nsalang.target import Target, parse_target
+
+if TYPE_CHECKING:
+    from nsalang.kernel import Kernel, Program
 
 SUFFIXES = {
     "ast": "ast.txt",
@@ -41,9 +46,13 @@ SUFFIXES = {
 @click.pass_obj
 def command(
     session: Session, file: str, kernel: str | None, target: str, backend: str | None, emit: str, defines: tuple[str, ...],
-    present: tuple[str, ...], without: tuple[str, ...], pins: tuple[str, ...], aligned: bool, wide: bool, out: str | None,
+    present: tuple[str, ...], without: tuple[str, ...], pins: tuple[str, ...], aligned: bool, wide: bool,
+    exact: bool, allow: str | None, out: str | None,
 ) -> None:  # fmt: skip
-    """Compile KERNEL of FILE, or all its kernels. Nothing is written unless everything compiles."""
+    """Compile KERNEL (or program) of FILE, or all that it has. Nothing is written unless everything compiles.
+
+    Of a program each call is a result of its own, in order.
+    """
     from nsalang.parser import parse, read_source
 
     device = parse_target(target)
@@ -68,11 +77,23 @@ def command(
                 meaning = meaning_of(each, known_to(each, raw, kernels), present, without, device)
                 for chosen in backends_for(backend, emit, device):
                     say(f"compiling {name} for {device} by {chosen}")
-                    made = compile_kernel(each.unit, meaning, Choice(chosen, wide, aligned, pins_chosen)).emit(emit)
-                    binary |= isinstance(made, bytes)
-                    results[f"{name}.{chosen}.{SUFFIXES[emit]}"] = made if isinstance(made, bytes) else made.encode()
+                    choice = Choice(chosen, wide, aligned, pins_chosen, exact, allow is not None)
+                    for part, compiled in parts_of(each, meaning, choice):
+                        made = compiled.emit(emit)
+                        binary |= isinstance(made, bytes)
+                        results[f"{part}.{chosen}.{SUFFIXES[emit]}"] = made if isinstance(made, bytes) else made.encode()
     for path in deliver(results, out, text=not binary):
         session.note(f"wrote {path}")
+
+
+def parts_of(entry: Kernel | Program, meaning: Meaning, choice: Choice) -> list[tuple[str, Compiled]]:
+    """A kernel's code under its name; a program's in the order of its calls, under names such as ``decode.2.combine``."""
+    from nsalang.kernel import Program
+
+    name = entry.unit.name
+    if isinstance(entry, Program):
+        return [(f"{name}.{i}.{part}", made) for i, (part, made) in enumerate(entry.launcher.compiled(meaning, choice), 1)]
+    return [(name, compile_kernel(entry.unit, meaning, choice))]
 
 
 def backends_for(asked: str | None, emit: str, target: Target) -> list[Backend]:

@@ -18,17 +18,20 @@ from nsalang.source import NsaError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from nsalang.kernel import Kernel
+    from nsalang.driver import Meaning
+    from nsalang.kernel import Kernel, Program
     from nsalang.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A kernel with arguments (CPU tensors) for one target. ``typed``: the variant's IR; ``dims``: all dimensions."""
+    """A kernel or a program with arguments (CPU tensors) for one target. ``typed``: the variant's IR (of a program, its header); ``bodies``: the
+    kernels that run; ``dims``: all dimensions."""
 
-    kernel: Kernel
+    kernel: Kernel | Program
     target: Target
     typed: ir.Kernel
+    bodies: tuple[ir.Kernel, ...]
     arguments: dict[str, Any]
     dims: dict[str, int]
 
@@ -54,12 +57,11 @@ def case_of(
     target: Target,
 ) -> Case:
     """What ``run`` and ``bench`` work on, from their command line. Raises UsageError and NsaError."""
-    from nsalang.driver import typed
-    from nsalang.kernel import Module
+    from nsalang.kernel import Module, Program
     from nsalang.parser import parse, read_source
 
     tree = parse(read_source(file))
-    kernel: Kernel = getattr(Module(tree), one_kernel(tree, name))
+    kernel: Kernel | Program = getattr(Module(tree), one_kernel(tree, name))
     raw = pairs(defines, "-D")
     signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
     given = sort_out(raw, signature)
@@ -68,9 +70,40 @@ def case_of(
     chosen = present_of(signature, [*present, *loaded], without)
     dims = solve_dims(signature, tensors, given.dims)
     fixed = {d: dims[d] for d in signature.specialised}
-    start = typed(kernel.unit, kernel.meaning(target, {**given.constants, **fixed, **dict.fromkeys(chosen, True)}))
-    arguments = random_arguments(signature, start, tensors, given.constants, dims, given.scalars, chosen, seed)
-    return Case(kernel, target, start, arguments, dims)
+    meaning = kernel.meaning(target, {**given.constants, **fixed, **dict.fromkeys(chosen, True)})
+    if isinstance(kernel, Program):
+        start, limits = kernel.launcher.typed(meaning).header, program_limits(kernel, meaning, dims, given.scalars)
+        bodies = tuple(k.typed(v) for k, v in kernel.launcher.variants(meaning))
+    else:
+        start = kernel.launcher.typed(meaning)
+        bodies, limits = (start,), index_limits(start, dims, given.scalars)
+    arguments = random_arguments(signature, limits, tensors, given.constants, dims, given.scalars, chosen, seed)
+    return Case(kernel, target, start, bodies, arguments, dims)
+
+
+def program_limits(program: Program, meaning: Meaning, dims: Mapping[str, int], scalars: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """``index_limits`` of every kernel that a program calls, by the names of the program's tensors."""
+    found: dict[str, tuple[int, int]] = {}
+    typed = program.launcher.typed(meaning)
+    shapes = {t.name: t.shape for t in typed.header.tensors} | {s.name: s.shape for s in typed.scratch}
+    for call, (kernel, variant) in zip(typed.calls, program.launcher.variants(meaning), strict=True):
+        body = kernel.typed(variant)
+        handed = dict(call.tensors)
+        inner = {p: int(extents.evaluate(e, dims, scalars)) for p, e in call.scalars if p in body.dims}
+        for _ in body.dims:
+            for tensor in body.tensors:
+                for expr, outer in zip(tensor.shape, shapes[handed[tensor.name]], strict=True):
+                    form = extents.affine(expr)
+                    solved = extents.solve(form, int(extents.evaluate(outer, dims, scalars)), inner) if form is not None else None
+                    if solved is not None and solved[1] is not None:
+                        inner[solved[0]] = solved[1]
+        numbers = {
+            p: extents.evaluate(e, dims, scalars) for p, e in call.scalars if all(n in dims or n in scalars for n in extents.names(e))
+        }
+        for name, limit in index_limits(body, inner, numbers).items():
+            old = found.get(handed[name], limit)
+            found[handed[name]] = (max(limit[0], old[0]), min(limit[1], old[1]))
+    return found
 
 
 RANGES = {"i8": (-128, 128), "u8": (0, 256), "signed": (-1000, 1001), "unsigned": (0, 1001)}
@@ -186,7 +219,7 @@ def solve_dims(signature: Signature, given: Mapping[str, Tensor], dims: Mapping[
 
 def random_arguments(
     signature: Signature,
-    kernel: ir.Kernel,
+    limits: Mapping[str, tuple[int, int]],
     given: Mapping[str, Any],
     constants: Mapping[str, Setting],
     dims: Mapping[str, int],
@@ -198,7 +231,6 @@ def random_arguments(
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    limits = index_limits(kernel, dims, scalars)
     found: dict[str, Any] = dict(constants)
     for parameter in signature.parameters:
         if parameter.name in given:

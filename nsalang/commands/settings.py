@@ -11,11 +11,11 @@ import click
 
 from nsalang import syntax
 from nsalang.dtypes import ALL
-from nsalang.signature import Setting, Signature, functions, is_kernel
+from nsalang.signature import Setting, Signature, called_kernels, functions, is_kernel, is_program
 
 if TYPE_CHECKING:
     from nsalang.driver import Meaning
-    from nsalang.kernel import Kernel
+    from nsalang.kernel import Entry
     from nsalang.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,7 +26,8 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in (p.strip() for v in values for p in v.split(",")):
         name, equals, value = part.partition("=")
-        if not equals or not name.strip().isidentifier() or not value.strip():
+        names = name.strip().split(".") if option == "--pin" else [name.strip()]  # of a program's kernel: combine.m
+        if not equals or not all(n.isidentifier() for n in names) or not value.strip():
             raise click.UsageError(f"{option} takes NAME=VALUE, not '{part}'")
         if found.setdefault(name.strip(), value.strip()) != value.strip():
             raise click.UsageError(f"{option} gives '{name.strip()}' twice: {found[name.strip()]} and {value.strip()}")
@@ -95,7 +96,7 @@ def const_settings(function: syntax.Function, raw: dict[str, str]) -> dict[str, 
     return found
 
 
-def meaning_of(kernel: Kernel, raw: dict[str, str], present: Sequence[str], without: Sequence[str], target: Target) -> Meaning:
+def meaning_of(kernel: Entry, raw: dict[str, str], present: Sequence[str], without: Sequence[str], target: Target) -> Meaning:
     """What -D, --with and --without make of a kernel for a target. Raises UsageError for what they cannot say, NSA0517, NSA0518."""
     signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
     given = sort_out(raw, signature)
@@ -103,7 +104,7 @@ def meaning_of(kernel: Kernel, raw: dict[str, str], present: Sequence[str], with
     return kernel.meaning(target, {**given.constants, **given.dims, **dict.fromkeys(chosen, True)})
 
 
-def known_to(kernel: Kernel, raw: dict[str, str], kernels: Sequence[Kernel]) -> dict[str, str]:
+def known_to(kernel: Entry, raw: dict[str, str], kernels: Sequence[Entry]) -> dict[str, str]:
     """Of the names given, those that this kernel has, where several are compiled at once; each name must mean one of them at least."""
     if len(kernels) == 1:
         return raw
@@ -115,10 +116,12 @@ def known_to(kernel: Kernel, raw: dict[str, str], kernels: Sequence[Kernel]) -> 
 
 
 def kernels_of(file: syntax.File, name: str | None) -> list[str]:
-    """The kernel named, or all of a file. Raises UsageError for an unknown one."""
-    known = [f.name for f in functions(file).values() if is_kernel(f)]
+    """The kernel or program named, or all of a file but the kernels that its programs call. Raises UsageError for an unknown one."""
+    found = functions(file)
+    known = [n for n, f in found.items() if is_kernel(f) or is_program(f)]
     if name is None:
-        return known
+        parts = {n for f in found.values() if is_program(f) for n in called_kernels(f.body)}
+        return [n for n in known if n not in parts]
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
@@ -127,7 +130,7 @@ def kernels_of(file: syntax.File, name: str | None) -> list[str]:
 
 
 def one_kernel(file: syntax.File, name: str | None) -> str:
-    """The kernel named, or the only one of a file."""
+    """The kernel or program named, or the only one of a file."""
     found = kernels_of(file, name)
     if len(found) != 1:
         raise click.UsageError(f"{file.source.name} has {len(found)} kernels: say which ({', '.join(found)})")
@@ -135,13 +138,23 @@ def one_kernel(file: syntax.File, name: str | None) -> str:
 
 
 def variant_options(function: F) -> F:
-    """--pin, --aligned, --wide."""
+    """--pin, --aligned, --wide, --exact, --allow."""
     for decorate in (
+        click.option("--allow", type=click.Choice(["unknown"]), help="Guard accesses that the prover cannot settle."),
+        click.option(
+            "--exact/--no-exact", default=True, show_default=True, help="What the kernel hoists holds, such as extents that tiles divide."
+        ),
         click.option("--wide/--narrow", default=False, show_default=True, help="Offsets need 64 bits."),
         click.option(
             "--aligned/--unaligned", default=True, show_default=True, help="Addresses and strides divide by 16 bytes, last strides are 1."
         ),
-        click.option("--pin", "pins", multiple=True, metavar="AXIS=LENGTH", help="Pin the machine length of an axis (a power of two)."),
+        click.option(
+            "--pin",
+            "pins",
+            multiple=True,
+            metavar="AXIS=LENGTH",
+            help="Pin the machine length of an axis (a power of two); of a program's kernel alone: KERNEL.AXIS.",
+        ),
     ):
         function = decorate(function)
     return function
@@ -159,7 +172,7 @@ def pinned(values: Iterable[str]) -> tuple[tuple[str, int], ...]:
 def define_options(function: F) -> F:
     """-D, --with, --without."""
     for decorate in (
-        click.option("--without", "without", multiple=True, metavar="NAME", help="An optional parameter that is absent (the default)."),
+        click.option("--without", "without", multiple=True, metavar="NAME", help="An optional parameter that is absent (the default; prove takes both)."),
         click.option("--with", "present", multiple=True, metavar="NAME", help="An optional parameter that is given."),
         click.option(
             "-D", "--size", "defines", multiple=True, metavar="NAME=VALUE[,…]",

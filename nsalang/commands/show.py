@@ -7,7 +7,7 @@ import click
 from nsalang.commands.compile import backends_for
 from nsalang.commands.settings import define_options, meaning_of, one_kernel, pairs, pinned, variant_options
 from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, Choice, prepare, typed
+from nsalang.driver import BACKENDS, Choice, prepare
 from nsalang.target import parse_target
 
 
@@ -24,9 +24,10 @@ from nsalang.target import parse_target
 def command(
     session: Session, file: str, kernel: str | None, target: str, backend: str, stage: str | None, defines: tuple[str, ...],
     present: tuple[str, ...], without: tuple[str, ...], pins: tuple[str, ...], aligned: bool, wide: bool,
+    exact: bool, allow: str | None,
 ) -> None:  # fmt: skip
-    """Print the IR of KERNEL of FILE (which may be left out where there is one) after each pass that changed it."""
-    from nsalang.kernel import Kernel, Module
+    """Print the IR of KERNEL of FILE (which may be left out where there is one) after each pass that changed it; of a program, of its kernels."""
+    from nsalang.kernel import Kernel, Module, Program
     from nsalang.parser import parse, read_source
     from nsalang.passes import PASSES
     from nsalang.printer import print_kernel
@@ -37,14 +38,18 @@ def command(
     device = parse_target(target)
     pins_chosen = pinned(pins)
     tree = parse(read_source(file))
-    one: Kernel = getattr(Module(tree), one_kernel(tree, kernel))
-    start = typed(one.unit, meaning_of(one, pairs(defines, "-D"), present, without, device))
+    one: Kernel | Program = getattr(Module(tree), one_kernel(tree, kernel))
+    meaning = meaning_of(one, pairs(defines, "-D"), present, without, device)
+    parts = [(one.launcher, meaning)] if isinstance(one, Kernel) else one.launcher.variants(meaning)
     for each in backends_for(backend, "ir", device):
-        found: list[tuple[str, str]] = []
-        prepare(start, device, Choice(each, wide, aligned, pins_chosen), lambda name, k, found=found: found.append((name, print_kernel(k))))  # type: ignore[misc]
-        last = ""
-        for name, text in found:
-            if name == stage or (stage is None and text != last):
-                click.secho(f"# ---- {each}: {name}", bold=True)
-                click.echo(text.rstrip("\n") + "\n")
-            last = text
+        for launcher, variant in parts:
+            pinned_here = pins_chosen if isinstance(one, Kernel) else one.launcher.pins(launcher.unit.name, pins_chosen)
+            found: list[tuple[str, str]] = []
+            choice = Choice(each, wide, aligned, pinned_here, exact, allow is not None)
+            prepare(launcher.typed(variant), device, choice, lambda name, k, found=found: found.append((name, print_kernel(k))))  # type: ignore[misc]
+            last = ""
+            for name, text in found:
+                if name == stage or (stage is None and text != last):
+                    click.secho(f"# ---- {each}: {'' if isinstance(one, Kernel) else f'{launcher.unit.name}: '}{name}", bold=True)
+                    click.echo(text.rstrip("\n") + "\n")
+                last = text

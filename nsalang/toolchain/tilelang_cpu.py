@@ -67,8 +67,26 @@ def cpu_language() -> Any:
         def annotate_layout(self, *args: Any, **options: Any) -> None:
             pass
 
+        def annotate_restrict_buffers(self, *buffers: Any) -> None:
+            pass
+
+        def ptx_commit_group(self, *args: Any, **options: Any) -> None:
+            pass
+
+        def ptx_wait_group(self, *args: Any, **options: Any) -> None:
+            pass
+
+        def gemm(
+            self, a: Any, b: Any, c: Any, transpose_A: bool = False, transpose_B: bool = False, clear_accum: bool = False, **options: Any
+        ) -> None:
+            _gemm(a, b, c, transpose_A, transpose_B, clear_accum)
+
         def sync_threads(self, *args: Any, **options: Any) -> None:
             pass
+
+        def atomic_add(self, dst: Any, value: Any, **options: Any) -> None:
+            """One thread runs everything, block after block: nothing can come between reading and writing."""
+            T.buffer_store(dst.buffer, dst + value, list(dst.indices))
 
         def reduce_sum(self, src: Any, dst: Any, dim: int = -1, clear: bool = True, **options: Any) -> None:
             _reduce(src, dst, dim, clear, "sum")
@@ -92,6 +110,39 @@ def cpu_language() -> Any:
             _cumsum(src, src if dst is None else dst, dim, reverse)
 
     return CpuLanguage()
+
+
+def _gemm(a: Any, b: Any, c: Any, transpose_a: bool, transpose_b: bool, clear: bool) -> None:
+    """``c += a @ b``: products and sums in the type of ``c``, one term after the other. Operands may be parts of buffers."""
+    import tilelang.language as T
+    from tilelang.utils.language import to_buffer_region
+
+    left, right, out = (to_buffer_region(x) for x in (a, b, c))
+    (m, n), depth, dtype = (
+        (int(r.extent) for r in out.region[-2:]),
+        int(left.region[-2 if transpose_a else -1].extent),
+        str(out.buffer.dtype),
+    )
+
+    def at(part: Any, row: Any, column: Any, transposed: bool) -> tuple[Any, ...]:
+        first = [r.min for r in part.region]
+        row, column = (column, row) if transposed else (row, column)
+        return (*first[:-2], first[-2] + row, first[-1] + column)
+
+    @T.macro  # type: ignore[untyped-decorator, unused-ignore]
+    def run(left_buffer: Any, right_buffer: Any, out_buffer: Any) -> None:
+        total = T.alloc_local((1,), dtype)
+        for i, j in T.grid(m, n):
+            if clear:
+                total[0] = T.cast(0, dtype)
+            else:
+                total[0] = out_buffer[at(out, i, j, False)]
+            for k in T.serial(depth):
+                x = T.cast(left_buffer[at(left, i, k, transpose_a)], dtype)
+                total[0] = total[0] + x * T.cast(right_buffer[at(right, k, j, transpose_b)], dtype)
+            out_buffer[at(out, i, j, False)] = total[0]
+
+    run(left.buffer, right.buffer, out.buffer)
 
 
 def _initial(op: str, dtype: str) -> Any:

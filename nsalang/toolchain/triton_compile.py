@@ -117,7 +117,15 @@ def _compile(program: Program) -> tuple[dict[str, str | bytes], dict[str, Any]]:
                 kernel = triton.compile(source, target=_gpu_target(target), options=options)
         except Exception as error:
             raise _compile_error(program, error) from error
-        return dict(kernel.asm), kernel.metadata._asdict()
+        metadata = kernel.metadata._asdict()
+        if metadata["shared"] > target.shared_memory:
+            raise NsaError.at(
+                "NSA0602",
+                f"Triton needs {metadata['shared']} bytes of shared memory for '{program.entry}', and a block on {target} can have"
+                f" {target.shared_memory}",
+                help="pin shorter tiles, or fewer stages",
+            )
+        return dict(kernel.asm), metadata
 
 
 def _compile_error(program: Program, error: Exception) -> NsaError:

@@ -103,9 +103,12 @@ def _fma(self: Any, x: Handle, y: Handle, z: Handle) -> Handle:
 
 
 def _dot(self: Any, a: Handle, b: Handle, d: Handle, input_precision: Any, max_num_imprecise_acc: Any) -> Handle:
-    kind = np.int32 if d.dtype.scalar.is_int() else np.float64 if d.dtype.scalar == tl.float64 else np.float32
+    """Sums in float32, whatever precision is asked for: a device that has tf32 rounds the operands before."""
+    dtype = d.dtype.scalar
+    # The quick products of matrices are those of floats; a float64 holds any sum of products of bytes that fits in int32.
+    kind = np.float64 if dtype.is_int() or dtype == tl.float64 else np.float32
     product = np.matmul(numbers(a).astype(kind), numbers(b).astype(kind))
-    return holding(product + numbers(d).astype(kind), d.dtype.scalar)
+    return holding(product + numbers(d), dtype)
 
 
 def _constant(name: str) -> Callable[..., Handle]:

@@ -2,7 +2,8 @@
 
 A program makes 32 m x one g; programs run through the last index fastest.
 G = 128, ue8m0 = False.
-Dimensions and offsets fit 32 bits; addresses, strides and rows of x, y divide by 16 bytes, last strides are 1.
+Dimensions and offsets fit 32 bits; addresses, strides and rows of x and y divide by 16 bytes, last strides are 1.
+3 accesses: 3 guarded by a tail.
 4 warps.
 n: 128, for a span of 128
 m: 32, what is left of 4096 elements

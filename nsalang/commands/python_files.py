@@ -1,0 +1,47 @@
+"""Kernels of a Python file: those under ``@nsalang.jit`` that it defines. The file is imported, that is, run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+
+import click
+
+from nsalang.kernel import Kernel
+from nsalang.source import NsaError
+
+MODULE = "nsalang_file"
+"""The name under which the file is imported: never ``__main__``, so that what it does as a script stays undone."""
+
+
+def python_kernels(path: str, name: str | None) -> list[Kernel]:
+    """The kernel named, or all, in the order of the file.
+
+    Raises NSA0703 where there is no file, NSA0704 where importing it raises, UsageError for an unknown name.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise NsaError.at("NSA0703", f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(MODULE, place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module
+    sys.path.insert(0, str(place.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except NsaError:
+        raise
+    except Exception as error:  # whatever a user's file raises
+        raise NsaError.at("NSA0704", f"the file {path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        del sys.modules[MODULE], sys.path[0]
+    found = {k.unit.name: k for k in vars(module).values() if isinstance(k, Kernel) and k.__module__ == MODULE}
+    if name is None and found:
+        return list(found.values())
+    if name is None or name not in found:
+        near = difflib.get_close_matches(name or "", found, 1, 0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(found) or 'none'}"
+        raise click.UsageError(f"{path} has no kernel{f' {name!r}' if name else ''}: {hint}")
+    return [found[name]]

@@ -1,0 +1,210 @@
+"""What would settle a refuted obligation: proposals of a ``require``, a ``where``, an ``if``, a ``promise`` or ``partial``, each confirmed by the
+prover before it is made: with the proposal as one more fact the obligation is PROVED, and the facts can still hold together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from nsalang import ir, smt
+from nsalang.claims import hypotheses
+from nsalang.dtypes import BOOL, I64
+from nsalang.exact import Element, Number, evaluate
+from nsalang.intervals import conjuncts
+from nsalang.lemmas import Book, bare
+from nsalang.obligations import Obligation
+from nsalang.prover import completed, decide, element_types
+from nsalang.source import Diagnostic
+from nsalang.wording import access_of, text, text_of
+
+MOST = 24
+"""Proposals that are asked about, at most."""
+
+# -------------------------------------------------------------------------------------------------------------------- proposals
+
+
+def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], element: Element) -> tuple[str, ...]:
+    """The first proposal that settles the obligation; none where none does. ``values``: the counterexample, which a proposal must exclude."""
+    whole = not any(isinstance(n, (ir.Load, ir.Index, ir.Var)) for n in ir.walk(o.goal))
+    if whole:
+        parts = [c for c in conjuncts(o.goal) if evaluate(c, values, element) is not True]
+        if parts and all(_written(p) for p in parts) and _settles(kernel, o, parts):
+            return tuple(f"'require({text(_tidy(p))})' settles it" for p in parts)
+    asked = islice((c for c in _requirements(kernel, o) if evaluate(c, values, element) is False), MOST)
+    facts, dtypes = completed(kernel, o.facts, o.goal), element_types(kernel)
+    for candidate in smt.settling(facts, bare(o.goal), list(dict.fromkeys(asked)), dtypes):
+        # One that rules out every launch would settle anything.
+        if smt.prove([*facts, candidate], ir.const(False, BOOL), dtypes).answer == "refuted":
+            return (f"'require({text(candidate)})' settles it",)
+    match o.kind:
+        case "range":
+            return _guarded_access(kernel, o)
+        case "divisor" if text_of(o.span).startswith("split("):
+            return ()  # what is split has two ends, which no where can choose
+        case "divisor" | "shift":
+            return _guarded_operation(kernel, o)
+        case "race" | "twice":
+            return _distinct(kernel, o)
+        case "coverage":
+            return (f"'partial({o.tensor})' before the grid, if unwritten elements may stay undefined",)
+        case "fits" if o.span is not None and (cast := re.match(r"i(8|16|32)\(", o.span.text)):
+            return (f"leave out '{cast[0]}…)': integers are exact, and the compiler chooses their width",)
+    return ()
+
+
+def _settles(kernel: ir.Kernel, o: Obligation, more: list[ir.Expr]) -> bool:
+    facts, dtypes = completed(kernel, (*o.facts, *more), o.goal), element_types(kernel)
+    if smt.prove(facts, bare(o.goal), dtypes).answer != "proved":
+        return False
+    # A proposal that rules out every launch would settle anything.
+    return smt.prove(facts, ir.const(False, BOOL), dtypes).answer == "refuted"
+
+
+def _written(node: ir.Expr) -> bool:
+    return "…" not in text(node)
+
+
+def _tidy(node: ir.Expr) -> ir.Expr:
+    """``x != 0`` of what is never negative as ``x > 0``."""
+    match node:
+        case ir.Binary(op="ne", a=ir.Dim() as a, b=ir.Const(value=0)):
+            return ir.binary("gt", a, ir.const(0))
+    return node
+
+
+def _requirements(kernel: ir.Kernel, o: Obligation) -> Iterator[ir.Expr]:
+    """Conditions on dimensions and scalars, the likeliest first."""
+    zero = ir.const(0)
+    where = (o.goal, *o.facts)
+    for node in dict.fromkeys(n for e in where for n in ir.walk(e)):
+        match node:
+            case ir.Binary(op="floordiv" | "mod", a=ir.Dim() | ir.Scalar() as a, b=ir.Dim() | ir.Scalar() | ir.Const() as b) if (
+                a.dtype is I64
+            ):
+                yield ir.binary("eq", ir.binary("mod", a, b), zero)
+    goal = _names(o.goal)
+    sizes = list(dict.fromkeys([*goal, *(n for f in o.facts if _bounds(f, o.goal) for n in _names(f))]))
+    for size in sizes:
+        yield ir.binary("gt", size, zero)
+    for one in sizes:
+        for two in sizes:
+            if one != two and (one in goal or two in goal):
+                yield ir.binary("le", one, two)
+    numbers = dict.fromkeys(
+        n.value
+        for f in where
+        if f is o.goal or _bounds(f, o.goal)
+        for n in ir.walk(f)
+        if isinstance(n, ir.Const) and n.dtype is I64 and n.value > 1
+    )
+    for size in sizes:
+        for number in numbers:
+            yield ir.binary("ge", size, ir.const(number))
+            yield ir.binary("le", size, ir.const(number))
+            if number < 1 << 20:
+                yield ir.binary("eq", ir.binary("mod", size, ir.const(number)), zero)
+
+
+def _names(node: ir.Expr) -> list[ir.Dim | ir.Scalar]:
+    return list(dict.fromkeys(n for n in ir.walk(node) if isinstance(n, (ir.Dim, ir.Scalar)) and n.dtype is I64))
+
+
+def _bounds(fact: ir.Expr, goal: ir.Expr) -> bool:
+    """Whether a fact bounds an index variable of the goal."""
+    indices = {n.name for n in ir.walk(goal) if isinstance(n, ir.Index)}
+    return any(isinstance(n, ir.Index) and n.name in indices for n in ir.walk(fact))
+
+
+def _guarded_access(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    access = access_of(kernel, o)
+    if access is None:
+        return ()
+    target = kernel.tensor(o.tensor)
+    if isinstance(access, ir.Store) and target.role == "out" and o.tensor not in kernel.partial:
+        return ()  # a store that does not happen leaves its element unwritten
+    written = text_of(access.indices[o.position].span)
+    if not written or not _written(target.shape[o.position]):
+        return ()
+    extent = text(target.shape[o.position], 4)
+    index = written if re.fullmatch(r"[\w\[\], +*/%-]+", written) else f"({written})"
+    sides = dict(zip(conjuncts(o.goal), (f"0 <= {index}", f"{index} < {extent}"), strict=False))
+    wanted = [c for c in sides if not _proved(kernel, o, c)]
+    if not wanted or not _settles(kernel, o, wanted):
+        return ()
+    condition = sides[wanted[0]] if len(wanted) == 1 else " & ".join(f"({sides[c]})" for c in wanted)
+    if isinstance(access, ir.Store):
+        return (f"write it under 'if {condition}:'",)
+    zero = "False" if target.dtype is BOOL else "0"
+    return (f"'where({condition}, {text_of(access.span)}, {zero})' settles it",)
+
+
+def _proved(kernel: ir.Kernel, o: Obligation, goal: ir.Expr) -> bool:
+    return smt.prove(completed(kernel, o.facts, goal), bare(goal), element_types(kernel)).answer == "proved"
+
+
+def _guarded_operation(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    wanted = [c for c in conjuncts(o.goal) if not _proved(kernel, o, c)]
+    said = [text(c) for c in wanted]
+    if not wanted or any("…" in s or "#" in s for s in said) or not _settles(kernel, o, wanted):
+        return ()
+    condition = said[0] if len(said) == 1 else " & ".join(f"({s})" for s in said)
+    return (f"'where({condition}, {text_of(o.span)}, 0)' settles it",)
+
+
+def _distinct(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    """``promise(distinct(slot))`` where two writers meet because two elements are equal."""
+    equal = o.facts[-1]
+    given = {*(t.name for t in kernel.tensors), *(v.name for v in kernel.views)}  # an element of anything else is an unknown of the prover's
+    loads = [n for n in ir.walk(equal) if isinstance(n, ir.Load) and n.tensor in given]
+    for name in dict.fromkeys(n.tensor for n in loads):
+        if kernel.tensor(name).role != "in" or not kernel.tensor(name).dtype.is_integer:
+            continue
+        ours = [n for n in dict.fromkeys(loads) if n.tensor == name]
+        facts: list[ir.Expr] = []
+        for i, a in enumerate(ours):
+            for b in ours[i + 1 :]:
+                same: ir.Expr = ir.const(True, BOOL)
+                for x, y in zip(a.indices, b.indices, strict=True):
+                    same = ir.binary("and", same, ir.binary("eq", x, y))
+                facts.append(ir.binary("or", same, ir.binary("ne", a, b)))
+        if facts and _settles(kernel, o, facts):
+            return (f"'promise(distinct({name}))' settles it, where that is so",)
+    return ()
+
+
+# --------------------------------------------------------------------------------------------------------------- contradictions
+
+
+def contradiction(kernel: ir.Kernel) -> Diagnostic | None:
+    """The error for requirements and promises that no launch fulfils: the fewest of them that contradict each other."""
+    dtypes = element_types(kernel)
+
+    def contradict(some: Sequence[ir.Require | ir.Promise]) -> bool:
+        requires = tuple(s for s in some if isinstance(s, ir.Require))
+        twin = replace(kernel, requires=requires, promises=tuple(s for s in some if isinstance(s, ir.Promise)))
+        return any(decide(o, dtypes, Book(twin)).verdict == "REFUTED" for o in hypotheses(twin))
+
+    kept: list[ir.Require | ir.Promise] = [*kernel.requires, *kernel.promises]
+    if not contradict(kept):
+        return None
+    for one in list(kept):
+        rest = [k for k in kept if k is not one]
+        if contradict(rest):
+            kept = rest
+    shown = [f"'{'promise' if isinstance(k, ir.Promise) else 'require'}({k.text})'" for k in kept]
+    spans = [k.span for k in kept if k.span is not None and not (isinstance(k, ir.Require) and k.implied)]
+    kind = "promises" if all(isinstance(k, ir.Promise) for k in kept) else "requirements"
+    if any(isinstance(k, ir.Promise) for k in kept) and kind == "requirements":
+        kind = "requirements and promises"
+    listed = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else ""
+    crowded = next((f" where '{k.tensors[0]}' has an element" for k in kept if isinstance(k, ir.Promise) and k.kind == "distinct"), "")
+    note = f"{listed} cannot hold together{crowded}" if listed else f"{shown[0]} holds for no launch" if shown else ""
+    return Diagnostic(
+        "NSA0809",
+        f"no launch fulfils these {kind}: they would prove anything",
+        spans[-1] if spans else kernel.span,
+        (note,) if note else (),
+    )

@@ -1,0 +1,155 @@
+"""What every operator needs: its registration with torch, its kernel, its operands checked, and leading axes folded without copies."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+import torch
+
+from nsalang.kernel import Entry, load_text
+from nsalang.options import DEFAULT, Options, device_target, options_of
+from nsalang.source import NsaError
+
+LIBRARY = torch.library.Library("nsalang", "FRAGMENT")  # type: ignore[no-untyped-call]
+"""Holds the registrations; they end with it."""
+
+FLOATS = (torch.bfloat16, torch.float16)
+E4M3 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz)
+BYTES = (torch.uint8, torch.int8, *E4M3)
+"""Dtypes under which a cache of bytes is handed around."""
+
+
+def operator(schema: str, compute: Callable[..., Any], shape: Callable[..., Any]) -> Any:
+    """Define ``nsalang::NAME(…) -> …`` for CPU and GPU tensors. ``shape`` makes empty results of the same shapes, strides and dtypes, for tracing.
+
+    Registered with the dispatcher itself: ``torch.library.custom_op`` adds five times the cost of this to every call.
+    """
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    name = schema[: schema.index("(")]
+    for key in ("CPU", "CUDA"):
+        LIBRARY.impl(name, compute, key)  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"nsalang::{name}", shape, lib=LIBRARY)
+    plain, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.nsalang, plain), overload or "default")
+
+
+@functools.cache
+def entry(file: str, name: str) -> Entry:
+    """A kernel or program of the package ``nsalang.kernels``."""
+    source = resources.files("nsalang.kernels") / f"{file}.nsa"
+    found = getattr(load_text(source.read_text("utf-8"), str(source)), name)
+    assert isinstance(found, Entry)
+    return found
+
+
+@functools.cache
+def _options(backend: str) -> Options:
+    return options_of("nsalang.ops", DEFAULT, backend, None, None)
+
+
+def launch(file: str, name: str, backend: str, **values: Any) -> None:
+    """Run a kernel or program, by way of its launcher alone. All outputs are among ``values``."""
+    entry(file, name).launcher((), values, _options(backend))
+
+
+def e4m3_of(device: torch.device) -> torch.dtype:
+    """The e4m3 that a device has."""
+    if torch.version.hip is None or device.type == "cpu":
+        return torch.float8_e4m3fn
+    found: torch.dtype = getattr(torch, device_target(device.type, device.index or 0).e4m3.torch)
+    return found
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """How many multiprocessors a device has; 1 for the CPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+class Operands:
+    """The tensors of one call, checked one after the other: the first extent under a name is what the others must agree with."""
+
+    __slots__ = ("device", "first", "operator", "sizes")
+
+    def __init__(self, operator: str) -> None:
+        self.operator = operator
+        self.sizes: dict[str, tuple[Any, str]] = {}
+        self.device: torch.device | None = None
+        self.first = ""
+
+    def take(self, name: str, tensor: torch.Tensor | None, axes: Sequence[str | int], dtypes: Sequence[torch.dtype]) -> None:
+        """Check an operand; None is an optional one that is absent. Raises NSA0506, NSA0508, NSA0509, NSA0511."""
+        if tensor is None:
+            return
+        if tensor.dtype not in dtypes:
+            wanted = " or ".join(str(d) for d in dtypes)
+            raise self.error("NSA0506", f"'{name}' has dtype {tensor.dtype}; expected {wanted}")
+        shape = tensor.shape
+        if len(shape) != len(axes):
+            raise self.error("NSA0508", f"'{name}' has {len(shape)} axes, shape {list(shape)}; expected {len(axes)}: {_text(axes)}")
+        for i, axis in enumerate(axes):
+            if isinstance(axis, str):
+                known = self.sizes.get(axis)
+                if known is None:
+                    self.sizes[axis] = shape[i], name
+                elif known[0] != shape[i]:
+                    told = f"{axis} = {known[0]}, as '{known[1]}' has it"
+                    raise self.error("NSA0509", f"axis {i} of '{name}', which is {_text(axes)}, has extent {shape[i]}; expected {told}")
+            elif axis != shape[i]:
+                raise self.error("NSA0509", f"axis {i} of '{name}', which is {_text(axes)}, has extent {shape[i]}; expected {axis}")
+        if self.device is None:
+            self.device, self.first = tensor.device, name
+        elif tensor.device != self.device:
+            raise self.error("NSA0511", f"'{name}' lies on device '{tensor.device}', and '{self.first}' on '{self.device}'")
+
+    def size(self, axis: str) -> Any:
+        """An extent that an operand has fixed: an int, or a symbol when traced."""
+        return self.sizes[axis][0]
+
+    def axes(self, name: str, tensor: torch.Tensor, *choices: int) -> int:
+        """The number of axes of an operand. Raises NSA0508 where it is none of those."""
+        if tensor.dim() not in choices:
+            wanted = " or ".join(map(str, choices))
+            raise self.error("NSA0508", f"'{name}' has {tensor.dim()} axes, shape {list(tensor.shape)}; expected {wanted}")
+        return tensor.dim()
+
+    def error(self, code: str, sentence: str) -> NsaError:
+        return NsaError.at(code, f"nsalang.ops.{self.operator}: {sentence}")
+
+
+def _text(axes: Sequence[str | int]) -> str:
+    return f"[{', '.join(map(str, axes))}]"
+
+
+def without_group(tensor: torch.Tensor, axis: int, axes: int) -> torch.Tensor:
+    """The tensor without its axis of key heads, of which there is one, where it has ``axes`` axes; as it is where it has fewer."""
+    return tensor.squeeze(axis) if tensor.dim() == axes and tensor.shape[axis] == 1 else tensor
+
+
+def pieces(count: int, *tensors: torch.Tensor | None) -> Iterator[tuple[torch.Tensor | None, ...]]:
+    """The same tensors with their ``count`` leading axes, which all of them share, folded into one: all at once, or, where the strides of one of
+    them do not allow it, in parts. No copies."""
+    if count <= 1:
+        yield tensors if count == 1 else tuple(None if t is None else t.unsqueeze(0) for t in tensors)
+        return
+    whole = tuple(None if t is None else folded(t, count) for t in tensors)
+    if all(t is None or w is not None for t, w in zip(tensors, whole, strict=True)):
+        yield whole
+        return
+    extent = next(t.shape[0] for t in tensors if t is not None)
+    for i in range(extent):
+        yield from pieces(count - 1, *(None if t is None else t[i] for t in tensors))
+
+
+def folded(tensor: torch.Tensor, count: int) -> torch.Tensor | None:
+    """A view of the tensor with its ``count`` leading axes as one, None where its strides do not allow it."""
+    if not tensor.is_contiguous():
+        kept = [(n, s) for n, s in zip(tensor.shape[:count], tensor.stride()[:count], strict=True) if n != 1]
+        if any(outer[1] != inner[0] * inner[1] for outer, inner in itertools.pairwise(kept)):
+            return None
+    return tensor.view(math.prod(tensor.shape[:count]), *tensor.shape[count:])

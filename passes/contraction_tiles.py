@@ -1,0 +1,368 @@
+"""Lengths, warps and stages for the axes of contractions: what a tensor core takes, what registers hold, what shared memory holds.
+
+The rule. The result of a contraction has up to 128 rows and 128 columns; several axes on one side share them, spans first. A loop over an axis that is
+summed over takes 128 bytes of an operand's row: 64 values of bf16, 128 of fp8 (64 where the axis is a side of another contraction). The
+accumulators that a loop carries and the widest other result fit 144 registers of each thread of 8 warps, else there are fewer rows: 64 for an accumulator of 512
+columns. The blocks that contractions read fit shared memory, those that a loop reads once for each stage: 3 stages, or 2 where rows are gathered
+or longer than 256 bytes; else fewer rows, shorter loops, fewer stages. A program has 8 warps where its accumulators and results have more than 16384 elements, else 4.
+As measured on an H200: a result whose columns are reduced next has 64 columns on TileLang, where 128 threads each reduce half a row, and 256 rows on
+Triton with 4 warps. Where one contraction sums over columns of another (attention), Triton takes 64 rows, and TileLang 2 stages and 4 warps up to 24576 elements.
+Least are 16 rows, 16 columns, 16 summed over (32 for 8 bits). Grid tiles on both sides of a contraction have one lane.
+A grid tile on the rows whose extent is a dimension is of a class: a launch cuts it to the power of two at or above the dimension, so that few
+heads or tokens do not compute 64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from nsalang import ir
+from nsalang.linear import Facts
+from nsalang.passes.contract import batch_axes
+from nsalang.passes.order import dots_of
+from nsalang.source import Diagnostic, NsaError
+from nsalang.target import Target
+
+ROWS = COLUMNS = 128
+LEAST = 16
+LOOP_BYTES = 128
+"""Of an operand's row that a step of a loop sums over."""
+REGISTERS = 8 * 32 * 144
+"""Elements of f32 that accumulators and the widest result may have."""
+FOUR_WARPS = 16384
+FOUR_WARPS_CHAINED = 24576
+"""The same for chained contractions on TileLang."""
+RESERVED = 2048
+"""Bytes of shared memory that are left to the backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Lengths of all axes of contractions, the rest of what they decide, and a line of reason for each. ``classes`` as in ir.Schedule."""
+
+    lengths: dict[str, int]
+    warps: int
+    stages: int
+    classes: tuple[tuple[str, int, int], ...]
+    why: tuple[str, ...]
+
+
+def power_above(n: int) -> int:
+    """The least power of two that is not below ``n``."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def budget(target: Target) -> int:
+    """Bytes of shared memory for the blocks of one program. The cpu has no such memory, and takes the tiles of the largest."""
+    return (227 * 1024 if target.kind == "cpu" else target.shared_memory) - RESERVED
+
+
+def rows_and_columns(dot: ir.Dot) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The axes of the rows and of the columns, where `order` has set them."""
+    assert dot.left is not None
+    batch = batch_axes(dot)
+    return dot.left, tuple(a for a in dot.axes if a not in dot.left and a not in batch)
+
+
+def choose(kernel: ir.Kernel, target: Target, pins: Mapping[str, int], options: Mapping[str, int]) -> Chosen | None:
+    """The choices for a kernel with contractions; None for one without. Raises NSA0408 for a pin that no tensor core takes, NSA0412 where the
+    blocks do not fit shared memory."""
+    return _Choice(kernel, target, pins, options).choose() if dots_of(kernel) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One point of the search: rows, columns, by what loops are shorter, stages."""
+
+    rows: int
+    columns: int
+    shorter: int
+    stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What a contraction reads: its axes, bytes of an element, and whether a loop reads it ahead. ``reads``: by how many operands; 0: it is only
+    what one is computed from. ``computed``: from something that was loaded."""
+
+    axes: tuple[str, ...]
+    width: int
+    ahead: bool
+    gathered: bool
+    reads: int = 1
+    computed: bool = False
+
+
+class _Choice:
+    def __init__(self, kernel: ir.Kernel, target: Target, pins: Mapping[str, int], options: Mapping[str, int]) -> None:
+        self.kernel, self.target, self.pins, self.options = kernel, target, pins, options
+        self.on_triton = kernel.schedule.backend == "triton"
+        self.dots = dots_of(kernel)
+        self.axes = ir.axes_of(kernel)
+        self.order = kernel.schedule.order
+        self.summed = {d.over: d.a.dtype.bytes for d in self.dots}
+        self.batch = {a for d in self.dots for a in batch_axes(d)}
+        self.sides = [side for d in self.dots for side in rows_and_columns(d)]
+        self.row_axes = {a for d in self.dots for a in rows_and_columns(d)[0]}
+        self.assigned: dict[str, list[ir.Expr]] = {}
+        for node in ir.walk(kernel):
+            if isinstance(node, ir.Assign):
+                self.assigned.setdefault(node.name, []).append(node.value)
+        self.carried = {name for n in ir.walk(kernel) if isinstance(n, ir.For) for name in n.carried}
+        self.chained = any(d.over in rows_and_columns(other)[1] for d in self.dots for other in self.dots)
+        self.blocks = self._blocks()
+        self.extents = self._extents()
+        self.spans = self._spans()
+
+    # ------------------------------------------------------------------------------------------------------------ what there is
+
+    def _extents(self) -> dict[str, int]:
+        """Constant extents of tile axes."""
+        facts = Facts(self.kernel)
+        found: dict[str, int] = {}
+        for name, axis in self.axes.items():
+            extent = facts.poly(axis.stop) - facts.poly(axis.start)
+            if axis.kind != "span" and all(m == () for m, _ in extent.terms):
+                found[name] = max(1, extent.content)
+        return found
+
+    def _spans(self) -> dict[str, int]:
+        """Lengths of spans; the last one of a side, or one that is summed over, has more lanes than it needs where a tensor core takes no fewer."""
+        found = {name: power_above(axis.length) for name, axis in self.axes.items() if axis.length is not None}
+        for name, width in self.summed.items():
+            if name in found:
+                found[name] = max(found[name], self.least_summed(width))
+        for side in self.sides:
+            if all(a in found for a in side):
+                while prod(found[a] for a in side) < LEAST:
+                    found[side[-1]] *= 2
+        return found
+
+    def least_summed(self, width: int) -> int:
+        return 32 if width == 1 else LEAST
+
+    def _blocks(self) -> list[_Block]:
+        loops = {n.index for n in ir.walk(self.kernel) if isinstance(n, ir.For) and n.kind == "tile"}
+        found: dict[str, _Block] = {}
+        for dot in self.dots:
+            for x in (dot.a, dot.b):
+                value: ir.Expr = x
+                while isinstance(value, ir.Var) and len(self.assigned.get(value.name, ())) == 1:
+                    value = self.assigned[value.name][0]
+                load = value.a if isinstance(value, ir.Where) else value
+                read = isinstance(load, ir.Load)
+                by_data = isinstance(load, ir.Load) and any(
+                    isinstance(n, ir.Var | ir.Load) and n.axes for i in load.indices for n in ir.walk(i)
+                )
+                before = found.get(repr(value))
+                # Triton reads ahead whatever a contraction depends on.
+                below = [n for n in ir.walk(value) if isinstance(n, ir.Load) and not loops.isdisjoint(n.axes)] if not read and self.on_triton else []
+                found[repr(value)] = (
+                    _Block(x.axes, x.dtype.bytes, read and not loops.isdisjoint(x.axes), by_data, computed=bool(below))
+                    if before is None
+                    else replace(before, reads=before.reads + 1)
+                )
+                for n in below:
+                    found.setdefault(repr(n), _Block(n.axes, n.dtype.bytes, True, False, reads=0))
+        return list(found.values())
+
+    # ---------------------------------------------------------------------------------------------------------------- the search
+
+    def choose(self) -> Chosen:
+        tries = list(self.tries())
+        best, lengths = self.best(tries, {})
+        largest = lengths
+        sized = {a: n for a, n in self.kernel.schedule.sized if a in lengths and a not in self.pins}
+        if sized:
+            best, lengths = self.best(tries, sized)
+        self.check_pins(lengths)
+        need = self.shared(lengths, best.stages)
+        if need > budget(self.target):
+            self.refuse(lengths, best.stages, need)
+        warps = self.options.get("warps", self.warps(lengths))
+        classes = tuple((a, least, largest[a]) for a, least in self.classed(largest) if least < largest[a])
+        return Chosen(lengths, warps, best.stages, classes, tuple(self.reasons(lengths, sized, warps, best.stages, need)))
+
+    def tries(self) -> Iterator[_Try]:
+        wanted = 1
+        if any(b.ahead for b in self.blocks):
+            wide = any(b.ahead and (b.gathered or self.row_bytes(b) > 256) for b in self.blocks)
+            wanted = 2 if wide or (self.chained and not self.on_triton) else 3
+        several: tuple[int, ...] = tuple(range(wanted, 1, -1)) or (1,)
+        one: tuple[int, ...] = (1,)
+        if "stages" in self.options:
+            several = one = (self.options["stages"],)
+        reduced = self.reduced_columns()
+        columns = 64 if reduced and not self.on_triton else COLUMNS
+        most = 256 if reduced and self.on_triton else 64 if self.chained and self.on_triton else ROWS
+        for width in (columns, columns // 2, columns // 4):
+            for shortest in ((1, 2), (4,)):
+                for rows in (n for n in (256, ROWS, 64, 32, LEAST) if n <= most):
+                    for stages in (several, one):
+                        for shorter in shortest:
+                            for n in stages:
+                                yield _Try(rows, width, shorter, n)
+
+    def best(self, tries: list[_Try], sized: Mapping[str, int]) -> tuple[_Try, dict[str, int]]:
+        """The first that fits; where none does, that with the least shared memory."""
+        found: list[tuple[int, int, _Try, dict[str, int]]] = []
+        for one in tries:
+            lengths = self.lengths(one, sized)
+            need, registers = self.shared(lengths, one.stages), self.registers(lengths)
+            if need <= budget(self.target) and registers <= REGISTERS:
+                return one, lengths
+            found.append((max(0, need - budget(self.target)), registers, one, lengths))
+        _, _, one, lengths = min(found, key=lambda f: f[:2])
+        return one, lengths
+
+    def lengths(self, one: _Try, sized: Mapping[str, int]) -> dict[str, int]:
+        found = {a: n for a, n in self.spans.items() if any(a in d.a.axes or a in d.b.axes for d in self.dots)}
+        found.update({a: n for a, n in self.pins.items() if a in self.batch or a in self.summed or any(a in s for s in self.sides)})
+        for axis in self.batch:
+            found.setdefault(axis, 1)
+        for axis, width in self.summed.items():
+            if axis not in found:
+                both = any(axis in side for side in self.sides)
+                most = min(64, LOOP_BYTES // width) if both else LOOP_BYTES // width
+                found[axis] = self.fitted(axis, most // one.shorter, self.least_summed(width))
+        for rows_first in (True, False):
+            for dot in self.dots:
+                rows, columns = rows_and_columns(dot)
+                side, total = (rows, one.rows) if rows_first else (columns, one.columns)
+                for axis in sorted((a for a in side if a not in found), key=self.order.index, reverse=True):
+                    taken = prod(found.get(a, 1) for a in side)
+                    last = all(a in found or a == axis for a in side)
+                    least = max(1, LEAST // taken) if last else 1
+                    most = max(total // taken, least)
+                    if axis in sized:
+                        most = max(least, min(most, sized[axis]))
+                    found[axis] = self.fitted(axis, most, least)
+        return found
+
+    def fitted(self, axis: str, most: int, least: int) -> int:
+        return max(least, min(most, power_above(self.extents.get(axis, most))))
+
+    def row_bytes(self, block: _Block) -> int:
+        last = max(block.axes, key=self.order.index)
+        return self.spans.get(last, 1) * block.width
+
+    def reduced_columns(self) -> bool:
+        """Whether spans on columns of a contraction are reduced next, by an instruction of no tensor core."""
+        columns = {a for d in self.dots for a in rows_and_columns(d)[1]}
+        return any(
+            isinstance(n, ir.Reduce) and n.op == "sum" and any(a in columns and a in self.spans for a in n.over)
+            for s in self.kernel.body
+            for n in ir.walk(s)
+        )
+
+    # -------------------------------------------------------------------------------------------------------------------- limits
+
+    def shared(self, lengths: Mapping[str, int], stages: int) -> int:
+        """Bytes of all blocks that contractions read."""
+        return sum(prod(lengths[a] for a in b.axes) * b.width * self.copies(b, stages) for b in self.blocks)
+
+    def copies(self, block: _Block, stages: int) -> int:
+        """How many of a block there are. What Triton does was measured: with tcgen05, two more of a block that two contractions read; where there
+        is no wgmma, a second of a computed operand, whose layout changes; and without stages nothing of what an operand is computed from."""
+        if block.reads == 0:
+            return stages if stages > 1 else 0
+        if block.computed:
+            return 2 if self.target.kind == "cuda" and self.target.capability < 90 else 1
+        twice = self.on_triton and self.target.capability == 100 and block.reads > 1 and stages > 1
+        return (stages + 2 if twice else stages) if block.ahead else 1
+
+    def registers(self, lengths: Mapping[str, int]) -> int:
+        """Elements of what loops carry, and of the widest result beside it."""
+        within = [d for name in self.carried for v in self.assigned.get(name, ()) for d in ir.walk(v) if isinstance(d, ir.Dot)]
+        carried = [v[0].axes for name, v in self.assigned.items() if name in self.carried and v[0].axes]
+        known = [axes for axes in carried if all(a in lengths for a in axes)]
+        beside = [prod(lengths[a] for a in d.axes) for d in self.dots if not any(d is w for w in within)]
+        return sum(prod(lengths[a] for a in axes) for axes in known if len(axes) > 1) + max(beside, default=0)
+
+    def warps(self, lengths: Mapping[str, int]) -> int:
+        most = FOUR_WARPS_CHAINED if self.chained and not self.on_triton else FOUR_WARPS
+        wanted = 4 if self.registers(lengths) <= most or (self.on_triton and self.reduced_columns()) else 8
+        for dot in self.dots:
+            rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
+            wanted = min(wanted, max(1, (rows // 16) * (columns // 8)))
+        return wanted
+
+    def classed(self, lengths: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+        """Axes that have a class, each with its least length."""
+        for index in self.kernel.grid:
+            name = index.name
+            if (
+                index.tiled
+                and name in self.row_axes
+                and name not in self.summed
+                and name not in self.pins
+                and isinstance(index.extent, ir.Dim)
+            ):
+                yield name, max(max(1, LEAST // prod(lengths[a] for a in side if a != name)) for side in self.sides if name in side)
+
+    def check_pins(self, lengths: Mapping[str, int]) -> None:
+        """Raises NSA0408 where a pin leaves a contraction fewer lanes than a tensor core takes."""
+        problems: dict[str, Diagnostic] = {}
+
+        def refuse(axes: tuple[str, ...], what: str, least: int) -> None:
+            for axis in axes:
+                if axis in self.pins:
+                    sentence = f"the schedule pins '{ir.plain(axis)}' to {self.pins[axis]}; a contraction needs at least {least} {what}"
+                    problems.setdefault(axis, Diagnostic("NSA0408", sentence))
+
+        for dot in self.dots:
+            rows, columns = rows_and_columns(dot)
+            for side, what in ((rows, "rows"), (columns, "columns")):
+                if prod(lengths[a] for a in side) < LEAST:
+                    refuse(side, what, LEAST)
+            least = self.least_summed(dot.a.dtype.bytes)
+            if lengths[dot.over] < least:
+                refuse((dot.over,), "of what it sums over", least)
+            for axis in batch_axes(dot):
+                if lengths[axis] > 1 and axis in self.pins:
+                    sentence = f"the schedule pins '{ir.plain(axis)}' to {self.pins[axis]}; an axis on both sides of a contraction has 1"
+                    problems.setdefault(axis, Diagnostic("NSA0408", sentence))
+        if problems:
+            raise NsaError(*problems.values())
+
+    def refuse(self, lengths: Mapping[str, int], stages: int, need: int) -> None:
+        """Raises NSA0412."""
+        parts = [" x ".join(f"{ir.plain(a)} {lengths[a]}" for a in b.axes) + (f" in {stages} stages" if b.ahead and stages > 1 else "")
+                 for b in self.blocks]  # fmt: skip
+        sentence = (
+            f"the blocks that the contractions of '{self.kernel.name}' read ({'; '.join(parts)}) take {need} bytes of shared memory, "
+            f"and {self.target} has {budget(self.target)} for them"
+        )
+        pinned = [*self.pins, *(("stages",) if "stages" in self.options else ())]
+        raise NsaError.at(
+            "NSA0412", sentence, self.dots[0].span, help=f"pin less, or leave it to the compiler: {', '.join(pinned)}" if pinned else None
+        )
+
+    # ------------------------------------------------------------------------------------------------------------------- reasons
+
+    def reasons(self, lengths: Mapping[str, int], sized: Mapping[str, int], warps: int, stages: int, need: int) -> Iterator[str]:
+        for axis, length in lengths.items():
+            if axis in self.pins:
+                yield f"{axis}: {length}, pinned"
+            elif axis in self.spans:
+                count = self.axes[axis].length
+                assert count is not None
+                yield f"{axis}: {length}, for a span of {count}" + (
+                    ", the least that a tensor core takes" if length > power_above(count) else ""
+                )
+            elif axis in self.batch:
+                yield f"{axis}: {length}, on both sides of a contraction"
+            elif axis in self.summed:
+                yield f"{axis}: {length}, summed over by a contraction, {length * self.summed[axis]} bytes of a row"
+            elif axis in sized:
+                yield f"{axis}: {length}, rows of a contraction, for an extent of at most {sized[axis]}"
+            else:
+                yield f"{axis}: {length}, {'rows' if axis in self.row_axes else 'columns'} of a contraction"
+        yield f"warps: {warps}, " + (
+            "pinned" if "warps" in self.options else f"for accumulators and results of {self.registers(lengths)} elements"
+        )
+        yield f"stages: {stages}, " + (
+            "pinned" if "stages" in self.options else f"the blocks that contractions read take {need} bytes of {budget(self.target)}"
+        )

@@ -1,0 +1,155 @@
+"""What values can be in lanes that do not exist: a constant where one is known, else of which kinds of float.
+
+`guard` asks it which reductions ignore such lanes by themselves. The kinds say more than constants do: `exp(x - top)` is 0 where `x` is -inf and
+`top` is anything but NaN and -inf. A product is 0 only where both factors are known: 0 * inf and 0 * NaN are NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nsalang import ir
+from nsalang.dtypes import BF16, F16, F32, DType
+
+Number = int | float | bool
+
+NAN, NINF, NEG, NZERO, PZERO, POS, PINF = (1 << i for i in range(7))
+"""Kinds of float as bits of a set: NaN, then from -inf to +inf."""
+ALL = 127
+ZERO, INF = NZERO | PZERO, NINF | PINF
+NEGATIVE, POSITIVE = NINF | NEG | NZERO, PZERO | POS | PINF
+MEMBERS = (NAN, NINF, NEG, NZERO, PZERO, POS, PINF)
+EXACT = {NINF: -math.inf, NZERO: -0.0, PZERO: 0.0, PINF: math.inf}
+REALS = (F32, F16, BF16)
+"""The formats with both infinities, in which a result that is too large becomes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What some lanes hold: ``value`` in all of them, where that is known; ``kinds``: what a float among them can be."""
+
+    value: Number | None = None
+    kinds: int = ALL
+
+    def join(self, other: Held) -> Held:
+        same = repr(self.value) == repr(other.value)
+        return Held(self.value if same else None, self.kinds | other.kinds)
+
+
+TOP = Held()
+
+
+def constant(value: Number) -> Held:
+    if not isinstance(value, float):
+        return Held(value)
+    return Held(None if math.isnan(value) else value, kind_of(value))
+
+
+def of_kinds(kinds: int) -> Held:
+    return Held(EXACT.get(kinds), kinds)
+
+
+def kind_of(x: float) -> int:
+    if math.isnan(x):
+        return NAN
+    if math.isinf(x):
+        return PINF if x > 0 else NINF
+    if x == 0:
+        return NZERO if math.copysign(1.0, x) < 0 else PZERO
+    return POS if x > 0 else NEG
+
+
+def opposite(kinds: int) -> int:
+    """The kinds of ``-x``."""
+    return sum(1 << (0 if k == NAN else 7 - i) for i, k in enumerate(MEMBERS) if kinds & k)
+
+
+_UNARY: dict[str, dict[int, int]] = {
+    "abs": {NAN: NAN, NINF: PINF, NEG: POS, NZERO: PZERO, PZERO: PZERO, POS: POS, PINF: PINF},
+    "exp": {NAN: NAN, NINF: PZERO, NEG: PZERO | POS, NZERO: POS, PZERO: POS, POS: POS | PINF, PINF: PINF},
+    "log": {NAN: NAN, NINF: NAN, NEG: NAN, NZERO: NINF, PZERO: NINF, POS: NEG | ZERO | POS, PINF: PINF},
+    "sqrt": {NAN: NAN, NINF: NAN, NEG: NAN, NZERO: NZERO, PZERO: PZERO, POS: POS, PINF: PINF},
+    "rsqrt": {NAN: NAN, NINF: NAN, NEG: NAN, NZERO: INF, PZERO: PINF, POS: POS, PINF: PZERO},
+    "sigmoid": {NAN: NAN, NINF: PZERO, NEG: PZERO | POS, NZERO: POS, PZERO: POS, POS: POS, PINF: POS},
+    "tanh": {NAN: NAN, NINF: NEG, NEG: NEG | NZERO, NZERO: NZERO, PZERO: PZERO, POS: POS | PZERO, PINF: POS},
+    "floor": {NAN: NAN, NINF: NINF, NEG: NEG | NZERO, NZERO: NZERO, PZERO: PZERO, POS: POS | PZERO, PINF: PINF},
+}
+_UNARY |= {"exp2": _UNARY["exp"], "log2": _UNARY["log"]} | dict.fromkeys(("ceil", "trunc", "round"), _UNARY["floor"])
+
+
+def unary(op: ir.UnaryOp, kinds: int) -> int:
+    if op == "neg":
+        return opposite(kinds)
+    table = _UNARY.get(op)
+    if table is None:
+        return ALL
+    found = 0
+    for k in MEMBERS:
+        found |= table[k] if kinds & k else 0
+    return found
+
+
+def binary(op: ir.BinaryOp, a: int, b: int) -> int:
+    if op == "sub":
+        return binary("add", a, opposite(b))
+    if op not in ("add", "mul", "div", "min", "max"):
+        return ALL
+    found = 0
+    for x in MEMBERS:
+        for y in MEMBERS:
+            if a & x and b & y:
+                found |= _pair(op, x, y)
+    return found
+
+
+def _pair(op: str, x: int, y: int) -> int:
+    """The kinds of ``x op y`` for one kind each."""
+    if op in ("min", "max"):
+        if NAN in (x, y):
+            return y if x == NAN else x
+        return max(x, y) if op == "max" else min(x, y)
+    if NAN in (x, y):
+        return NAN
+    if op == "add":
+        if x & INF or y & INF:
+            return NAN if x & INF and y & INF and x != y else x if x & INF else y
+        if x & ZERO or y & ZERO:
+            return (x if x == y else PZERO) if x & ZERO and y & ZERO else y if x & ZERO else x
+        return (NEG | NINF if x == NEG else POS | PINF) if x == y else NEG | PZERO | POS
+    if op == "div":
+        if (x & INF and y & INF) or (x & ZERO and y & ZERO):
+            return NAN
+        big, small = bool(x & INF or y & ZERO), bool(x & ZERO or y & INF)
+    else:
+        if (x & INF and y & ZERO) or (x & ZERO and y & INF):
+            return NAN
+        big, small = bool((x | y) & INF), bool((x | y) & ZERO)
+    plus = PINF if big else PZERO if small else PZERO | POS | PINF
+    return plus if bool(x & NEGATIVE) == bool(y & NEGATIVE) else opposite(plus)
+
+
+def cast(kinds: int, source: DType, dtype: DType) -> int:
+    """The kinds after a conversion to ``dtype``."""
+    if dtype not in REALS:
+        return ALL
+    if not source.is_float:
+        return PZERO | POS if source.kind in ("unsigned", "bool") and dtype is F32 else NEG | PZERO | POS | (0 if dtype is F32 else INF)
+    if dtype is F32 or dtype is source:
+        return kinds
+    return kinds | (NZERO | NINF if kinds & NEG else 0) | (PZERO | PINF if kinds & POS else 0)
+
+
+def reduced(op: ir.ReduceOp, kinds: int) -> int:
+    """The kinds of a reduction over any number of such values, none included."""
+    match op:
+        case "max":
+            return kinds | NINF
+        case "min":
+            return kinds | PINF
+        case "absmax":
+            return unary("abs", kinds) | PZERO
+        case "sum" if not kinds & (NAN | NEGATIVE):
+            return POSITIVE
+        case _:
+            return ALL

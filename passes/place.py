@@ -1,0 +1,269 @@
+"""Where the values of contractions lie, and which loads a loop reads ahead.
+
+It comes after `guard`: only a load whose masked lanes hold 0 can go to shared memory without passing registers. Both backends: `where(c, x[i], 0)`
+whose load is masked by `c` and holds 0 there is the load itself. TileLang: the operands of a contraction are variables of their own in shared
+memory, each assigned once; a load goes there directly, any other value from registers. In a loop over tiles, loads into shared memory that depend on
+its index are read `stages - 1` steps ahead, where the way to their addresses is pure: made of the index, of what the loop does not change, and of loads, all
+of tensors that nobody writes, without divisions by what is not known. Stages are those of the schedule, or as many as shared memory has room for. Triton does all of this by itself.
+Leaves Assign.place, For.stages and For.ahead. Raises NSA0412 where the blocks do not fit shared memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from math import prod
+
+from nsalang import ir
+from nsalang.intervals import conjuncts
+from nsalang.passes.contraction_tiles import budget
+from nsalang.passes.hoist import Names, expressions, same
+from nsalang.passes.order import dots_of
+from nsalang.passes.simplify import value_of
+from nsalang.source import NsaError
+from nsalang.target import Target
+
+
+def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
+    if not dots_of(kernel):
+        return kernel
+    body = tuple(ir.rewrite(s, _without_where) for s in kernel.body)
+    kernel = kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
+    if kernel.schedule.backend != "tilelang":
+        return kernel
+    kernel = _one_name_a_value(kernel)
+    placed = _Operands(kernel)
+    kernel = dataclasses.replace(kernel, body=placed.marked(placed.block(kernel.body, {})))
+    return _Ahead(kernel, target).run()
+
+
+def _without_where(node: ir.Node) -> ir.Node:
+    """A load that holds 0 wherever the `where` around it would choose 0."""
+    match node:
+        case ir.Where(a=ir.Load() as load) if load.mask is not None and load.fill is not None and load.axes == node.axes:
+            masked = conjuncts(load.mask)
+            zero = value_of(node.b)
+            implied = all(c in masked for c in conjuncts(node.cond))
+            return load if implied and zero is not None and repr(zero) == repr(load.fill.value) else node
+        case _:
+            return node
+
+
+def _one_name_a_value(kernel: ir.Kernel) -> ir.Kernel:
+    """A variable of a loop's body that is assigned several times in one straight line gets a name for each, so that what it is made of can be said."""
+    names = Names(kernel)
+
+    def rule(node: ir.Node) -> ir.Node:
+        if not isinstance(node, ir.For) or node.kind != "tile":
+            return node
+        direct = [s.name for s in node.body if isinstance(s, ir.Assign)]
+        every = [n.name for s in node.body for n in ir.walk(s) if isinstance(n, ir.Assign)]
+        often = {n for n in direct if direct.count(n) > 1 and direct.count(n) == every.count(n) and n not in node.carried}
+        left = {n: direct.count(n) for n in often}
+        now: dict[str, str] = {}
+        made: list[ir.Stmt] = []
+        for statement in node.body if often else ():
+            changed = ir.rewrite(
+                statement, lambda n: dataclasses.replace(n, name=now[n.name]) if isinstance(n, ir.Var) and n.name in now else n
+            )
+            if isinstance(changed, ir.Assign) and changed.name in often:
+                left[changed.name] -= 1
+                own = changed.name
+                now[own] = names.fresh(own) if left[own] else own
+                changed = dataclasses.replace(changed, name=now[own])
+            made.append(changed)
+        return dataclasses.replace(node, body=tuple(made)) if often else node
+
+    return dataclasses.replace(kernel, body=tuple(ir.rewrite(s, rule) for s in kernel.body))
+
+
+def is_written(kernel: ir.Kernel) -> Callable[[str], bool]:
+    """Whether the kernel may write the memory of a tensor."""
+    constant = {t.name for t in kernel.tensors if t.role == "in"}
+    return lambda name: kernel.memory(name) not in constant
+
+
+class _Operands:
+    """Gives the operands of contractions names of their own."""
+
+    def __init__(self, kernel: ir.Kernel) -> None:
+        self.names = Names(kernel)
+        self.written = is_written(kernel)
+        self.count: dict[str, int] = {}
+        for node in ir.walk(kernel):
+            if isinstance(node, ir.Assign):
+                self.count[node.name] = self.count.get(node.name, 0) + 1
+        self.shared: set[str] = set()
+
+    def block(self, body: tuple[ir.Stmt, ...], known: dict[str, ir.Var]) -> tuple[ir.Stmt, ...]:
+        """``known``: operands that have a name already, by their text; those of an inner block are not known after it."""
+        made: list[ir.Stmt] = []
+        for node in body:
+
+            def rule(n: ir.Node) -> ir.Node:
+                if not isinstance(n, ir.Dot):
+                    return n
+                a, b = (self.operand(x, known, made) for x in (n.a, n.b))
+                return n if a is n.a and b is n.b else dataclasses.replace(n, a=a, b=b)
+
+            node = expressions(node, lambda e: ir.rewrite(e, rule))
+            match node:
+                case ir.For():
+                    inner = self.block(node.body, dict(known))
+                    node = node if same(inner, node.body) else dataclasses.replace(node, body=inner)
+                case ir.If():
+                    inner, other = self.block(node.body, dict(known)), self.block(node.orelse, dict(known))
+                    if not (same(inner, node.body) and same(other, node.orelse)):
+                        node = dataclasses.replace(node, body=inner, orelse=other)
+                case _:
+                    pass
+            made.append(node)
+        return tuple(made)
+
+    def operand(self, x: ir.Expr, known: dict[str, ir.Var], made: list[ir.Stmt]) -> ir.Expr:
+        if isinstance(x, ir.Var) and self.count[x.name] == 1:
+            self.shared.add(x.name)
+            return x
+        if repr(x) in known:
+            return known[repr(x)]
+        name = self.names.fresh(_name(x))
+        self.count[name] = 1
+        self.shared.add(name)
+        made.append(ir.Assign(name, x, span=x.span))
+        held = ir.Var(x.dtype, x.axes, name, span=x.span)
+        if self.is_constant(x):
+            known[repr(x)] = held
+        return held
+
+    def is_constant(self, x: ir.Expr) -> bool:
+        """Whether the same text has the same value as long as the block runs."""
+        return all(
+            not (isinstance(n, ir.Var) and self.count[n.name] > 1) and not (isinstance(n, ir.Load) and self.written(n.tensor))
+            for n in ir.walk(x)
+        )
+
+    def marked(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        def rule(node: ir.Node) -> ir.Node:
+            return dataclasses.replace(node, place="shared") if isinstance(node, ir.Assign) and node.name in self.shared else node
+
+        return tuple(ir.rewrite(s, rule) for s in body)
+
+
+def _name(x: ir.Expr) -> str:
+    """``x_tile`` for a block of x, else a factor by the first variable in it."""
+    if isinstance(x, ir.Load):
+        return f"{x.tensor}_tile"
+    source = next((n.name for n in ir.walk(x) if isinstance(n, ir.Var)), "")
+    return f"{ir.plain(source)}_factor" if source else "factor"
+
+
+class _Ahead:
+    """Chooses what loops read ahead, within shared memory."""
+
+    def __init__(self, kernel: ir.Kernel, target: Target) -> None:
+        self.kernel, self.target = kernel, target
+        self.written = is_written(kernel)
+
+    def run(self) -> ir.Kernel:
+        ahead = {id(n): self.candidates(n) for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "tile"}
+        early = {name for names in ahead.values() for name in names}
+        shared = [n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.Assign) and n.place == "shared"]
+        most = budget(self.target)
+
+        def need(stages: int) -> int:
+            return sum(self.bytes(n) * (stages if n.name in early else 1) for n in shared)
+
+        stages = next((n for n in range(self.kernel.schedule.stages, 0, -1) if need(n) <= most), 1)
+        if need(stages) > most or (
+            stages < self.kernel.schedule.stages and any(name == "stages" for name, _ in self.kernel.schedule.pinned)
+        ):
+            self.refuse(shared, early, need(self.kernel.schedule.stages), most)
+
+        body = self.staged(self.kernel.body, ahead, stages)
+        schedule = self.kernel.schedule
+        if stages != schedule.stages:
+            why = (
+                *(w for w in schedule.why if not w.startswith("stages:")),
+                f"stages: {stages}, more would take {need(stages + 1)} bytes of {most}",
+            )
+            schedule = dataclasses.replace(schedule, stages=stages, why=why)
+        return dataclasses.replace(self.kernel, body=body, schedule=schedule)
+
+    def staged(self, body: tuple[ir.Stmt, ...], ahead: dict[int, tuple[str, ...]], stages: int) -> tuple[ir.Stmt, ...]:
+        made: list[ir.Stmt] = []
+        for node in body:
+            match node:
+                case ir.For():
+                    names = ahead.get(id(node), ()) if stages > 1 else ()
+                    inner = self.staged(node.body, ahead, stages)
+                    node = dataclasses.replace(node, body=inner, stages=stages if names else 1, ahead=names)
+                case ir.If():
+                    inner, other = self.staged(node.body, ahead, stages), self.staged(node.orelse, ahead, stages)
+                    node = dataclasses.replace(node, body=inner, orelse=other)
+                case _:
+                    pass
+            made.append(node)
+        return tuple(made)
+
+    def candidates(self, loop: ir.For) -> tuple[str, ...]:
+        """The variables of a loop's body that can be read ahead, in order."""
+        assigned: dict[str, int] = {}
+        for n in ir.walk(loop):
+            if isinstance(n, ir.Assign):
+                assigned[n.name] = assigned.get(n.name, 0) + 1
+        inner = {n.index for s in loop.body for n in ir.walk(s) if isinstance(n, ir.For)} | {
+            n.axis for n in ir.walk(loop) if isinstance(n, ir.SpanAxis)
+        }
+        pure: set[str] = set()
+        moving: set[str] = set()
+        found: list[str] = []
+        read: set[str] = set()
+
+        def is_pure(x: ir.Expr) -> bool:
+            for n in ir.walk(x):
+                if isinstance(n, ir.Dot | ir.Reduce | ir.Scan) or (isinstance(n, ir.Load) and self.written(n.tensor)):
+                    return False
+                if isinstance(n, ir.Binary) and n.op in ("floordiv", "mod") and n.axes and not isinstance(n.b, ir.Const):
+                    return False  # a division for every lane of every address costs more than what reading ahead saves
+                if isinstance(n, ir.Var) and n.name in assigned and n.name not in pure:
+                    return False
+                if isinstance(n, ir.Index) and n.name in inner:
+                    return False
+            return True
+
+        def moves(x: ir.Expr) -> bool:
+            return any(
+                (isinstance(n, ir.Index) and n.name == loop.index) or (isinstance(n, ir.Var) and n.name in moving) for n in ir.walk(x)
+            )
+
+        for node in loop.body:
+            if isinstance(node, ir.Assign) and assigned[node.name] == 1 and is_pure(node.value):
+                pure.add(node.name)
+                if moves(node.value):
+                    moving.add(node.name)
+                value = node.value
+                is_new = node.place == "shared" and isinstance(value, ir.Load) and repr(value) not in read
+                if is_new and isinstance(value, ir.Load) and moves(value) and (value.mask is None or _is_zero(value.fill)):
+                    found.append(node.name)
+            read.update(repr(n) for n in ir.walk(node) if isinstance(n, ir.Load))
+        return tuple(found)
+
+    def bytes(self, node: ir.Assign) -> int:
+        return prod(self.kernel.schedule.length(a) for a in node.value.axes) * node.value.dtype.bytes
+
+    def refuse(self, shared: list[ir.Assign], early: set[str], need: int, most: int) -> None:
+        """Raises NSA0412."""
+        stages = self.kernel.schedule.stages
+        parts = [
+            f"'{ir.plain(n.name)}' {self.bytes(n)}" + (f" in {stages} stages" if n.name in early and stages > 1 else "") for n in shared
+        ]
+        sentence = (
+            f"what the contractions of '{self.kernel.name}' read ({', '.join(parts)}) takes {need} bytes of shared memory, "
+            f"and {self.target} has {most} for it"
+        )
+        pinned = [name for name, _ in self.kernel.schedule.pinned]
+        raise NsaError.at("NSA0412", sentence, shared[0].span, help=f"the schedule pins {', '.join(pinned)}" if pinned else None)
+
+
+def _is_zero(fill: ir.Const | None) -> bool:
+    return fill is not None and fill.value == 0

@@ -1,0 +1,136 @@
+"""sparse_mqa_sink for cuda:sm_90, in TileLang.
+
+A block makes one b x one s x 64 h; blocks run through the last index fastest.
+A = f32, D = 512.
+Dimensions and offsets fit 32 bits; addresses, strides and rows of q, kv and o divide by 16 bytes, last strides are 1, and also those of idx and sink.
+A launch has checked that K % 64 == 0.
+5 accesses: 2 hoisted (K % 64 == 0), 3 guarded by a tail.
+8 warps.
+d: 512, for a span of 512
+k: 64, summed over by a contraction, 128 bytes of a row
+h: 64, rows of a contraction
+warps: 8, for accumulators and results of 36864 elements
+stages: 2, the blocks that contractions read take 204800 bytes of 230400
+"""
+
+import tilelang.language as T
+
+
+def entry():
+    @T.prim_func
+    def sparse_mqa_sink(
+        q_ptr: T.handle,
+        kv_ptr: T.handle,
+        idx_ptr: T.handle,
+        sink_ptr: T.handle,
+        o_ptr: T.handle,
+        B: T.int32,
+        S: T.int32,
+        H: T.int32,
+        T2: T.int32,
+        K: T.int32,
+        q_stride0: T.int32,
+        q_stride1: T.int32,
+        q_stride2: T.int32,
+        kv_stride0: T.int32,
+        kv_stride1: T.int32,
+        idx_stride0: T.int32,
+        idx_stride1: T.int32,
+        o_stride0: T.int32,
+        o_stride1: T.int32,
+        o_stride2: T.int32,
+        scale: T.float32,
+    ):
+        q = T.make_tensor(q_ptr, (B, S, H, 512), "bfloat16", (q_stride0, q_stride1, q_stride2, 1))
+        kv = T.make_tensor(kv_ptr, (B, T2, 512), "bfloat16", (kv_stride0, kv_stride1, 1))
+        idx = T.make_tensor(idx_ptr, (B, S, K), "int32", (idx_stride0, idx_stride1, 1))
+        sink = T.make_tensor(sink_ptr, (H,), "float32", (1,))
+        o = T.make_tensor(o_ptr, (B, S, H, 512), "bfloat16", (o_stride0, o_stride1, o_stride2, 1))
+        T.assume(K % 16 == 0)
+        T.assume(q_stride0 % 8 == 0)
+        T.assume(q_stride1 % 8 == 0)
+        T.assume(q_stride2 % 8 == 0)
+        T.assume(kv_stride0 % 8 == 0)
+        T.assume(kv_stride1 % 8 == 0)
+        T.assume(o_stride0 % 8 == 0)
+        T.assume(o_stride1 % 8 == 0)
+        T.assume(o_stride2 % 8 == 0)
+        with T.Kernel(B * S * T.ceildiv(H, 64), threads=256) as pid:
+            query = T.alloc_shared((64, 512), "bfloat16")
+            top = T.alloc_fragment((64,), "float32")
+            total = T.alloc_fragment((64,), "float32")
+            acc = T.alloc_fragment((64, 512), "float32")
+            keys = T.alloc_shared((2, 64, 512), "bfloat16")
+            t = T.alloc_fragment((64,), "int32")
+            live = T.alloc_fragment((64,), "bool")
+            query_dot = T.alloc_fragment((64, 64), "float32")
+            score = T.alloc_fragment((64, 64), "float32")
+            score_max = T.alloc_fragment((64,), "float32")
+            new2 = T.alloc_fragment((64,), "float32")
+            p = T.alloc_fragment((64, 64), "float32")
+            fix = T.alloc_fragment((64,), "float32")
+            p_sum = T.alloc_fragment((64,), "float32")
+            p_factor = T.alloc_shared((64, 64), "bfloat16")
+            sink_tile = T.alloc_fragment((64,), "float32")
+            h_block = T.alloc_var("int32", T.truncmod(pid, T.ceildiv(H, 64)))  # sparse_mqa_sink:4
+            h = h_block * 64
+            T.assume(h % 64 == 0)
+            s = T.alloc_var("int32", T.truncmod(T.truncdiv(pid, T.ceildiv(H, 64)), S))
+            b = T.alloc_var("int32", T.truncdiv(T.truncdiv(pid, T.ceildiv(H, 64)), S))
+            for i, j in T.Parallel(64, 512):  # sparse_mqa_sink:5
+                query[i, j] = T.if_then_else(h + i < H, q[b, s, h + i, j], T.bfloat16(0.0))
+            T.fill(top, T.float32(-3.4028234663852886e38))  # sparse_mqa_sink:6
+            T.clear(total)
+            T.clear(acc)
+            if 0 < K:  # sparse_mqa_sink:7
+                for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mqa_sink:10
+                    keys[0, i, j] = T.if_then_else(0 <= idx[b, s, i] and idx[b, s, i] < T2, kv[b, idx[b, s, i], j], 0)
+            T.ptx_commit_group()  # sparse_mqa_sink:7
+            for k_block in T.serial(T.ceildiv(K, 64)):
+                k = k_block * 64
+                if k + 64 < K:
+                    for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mqa_sink:10
+                        keys[(k_block + 1) % 2, i, j] = T.if_then_else(
+                            0 <= idx[b, s, k + 64 + i] and idx[b, s, k + 64 + i] < T2, kv[b, idx[b, s, k + 64 + i], j], 0
+                        )
+                T.ptx_commit_group()  # sparse_mqa_sink:7
+                T.ptx_wait_group(1)
+                T.sync_threads()
+                for i in T.Parallel(64):  # sparse_mqa_sink:8
+                    t[i] = idx[b, s, k + i]
+                for i in T.Parallel(64):  # sparse_mqa_sink:9
+                    live[i] = 0 <= t[i] and t[i] < T2
+                # sparse_mqa_sink:11
+                T.gemm(query, keys[k_block % 2, :, :], query_dot, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullCol)
+                for i, j in T.Parallel(64, 64):
+                    score[i, j] = T.if_then_else(live[j], query_dot[i, j] * (scale * 1.4426950216293335), -T.infinity("float32"))
+                T.reduce_max(score, score_max, dim=1)  # sparse_mqa_sink:12
+                for i in T.Parallel(64):
+                    new2[i] = T.max(top[i], score_max[i])
+                for i, j in T.Parallel(64, 64):  # sparse_mqa_sink:13
+                    p[i, j] = T.exp2(score[i, j] - new2[i])
+                for i in T.Parallel(64):
+                    fix[i] = T.exp2(top[i] - new2[i])
+                T.reduce_sum(p, p_sum, dim=1)  # sparse_mqa_sink:14
+                for i in T.Parallel(64):
+                    total[i] = total[i] * fix[i] + p_sum[i]
+                for i, j in T.Parallel(64, 64):  # sparse_mqa_sink:15
+                    p_factor[i, j] = T.cast(p[i, j], "bfloat16")
+                for i, j in T.Parallel(64, 512):
+                    acc[i, j] = acc[i, j] * fix[i]
+                T.gemm(p_factor, keys[k_block % 2, :, :], acc, policy=T.GemmWarpPolicy.FullCol)
+                for i in T.Parallel(64):  # sparse_mqa_sink:16
+                    top[i] = new2[i]
+                T.sync_threads()  # sparse_mqa_sink:7
+            for i in T.Parallel(64):  # sparse_mqa_sink:17
+                sink_tile[i] = T.if_then_else((total[i] != 0.0) & (h + i < H), sink[h + i], T.float32(0.0))
+            for i, j in T.Parallel(64, 512):
+                if h + i < H:
+                    o[b, s, h + i, j] = T.cast(
+                        T.if_then_else(
+                            total[i] == 0.0, T.float32(0.0), acc[i, j] / (total[i] + T.exp2(sink_tile[i] * 1.4426950216293335 - top[i]))
+                        ),
+                        "bfloat16",
+                    )
+
+    return sparse_mqa_sink
