@@ -47,9 +47,9 @@ def _is_wide(kernel: ir.Kernel, s: ir.Assign | ir.Store, axis: str) -> bool:
     return not apart and widest * MOST < VECTOR
 
 
-def _values(s: ir.Assign | ir.Store) -> Iterator[ir.Expr]:
+def _values(s: ir.Assign | ir.Store) -> Iterator[ir.Value]:
     """What the lanes compute with; a tail's mask is the same for a whole vector."""
-    pending: list[ir.Expr] = [s.value]
+    pending: list[ir.Value] = [s.value]
     while pending:
         node = pending.pop()
         yield node

@@ -157,7 +157,10 @@ def _guarded_operation(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
 def _distinct(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
     """``promise(distinct(slot))`` where two writers meet because two elements are equal."""
     equal = o.facts[-1]
-    given = {*(t.name for t in kernel.tensors), *(v.name for v in kernel.views)}  # an element of anything else is an unknown of the prover's
+    given = {
+        *(t.name for t in kernel.tensors),
+        *(v.name for v in kernel.views),
+    }  # an element of anything else is an unknown of the prover's
     loads = [n for n in ir.walk(equal) if isinstance(n, ir.Load) and n.tensor in given]
     for name in dict.fromkeys(n.tensor for n in loads):
         if kernel.tensor(name).role != "in" or not kernel.tensor(name).dtype.is_integer:

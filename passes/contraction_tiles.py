@@ -158,7 +158,11 @@ class _Choice:
                 )
                 before = found.get(repr(value))
                 # Triton reads ahead whatever a contraction depends on.
-                below = [n for n in ir.walk(value) if isinstance(n, ir.Load) and not loops.isdisjoint(n.axes)] if not read and self.on_triton else []
+                below = (
+                    [n for n in ir.walk(value) if isinstance(n, ir.Load) and not loops.isdisjoint(n.axes)]
+                    if not read and self.on_triton
+                    else []
+                )
                 found[repr(value)] = (
                     _Block(x.axes, x.dtype.bytes, read and not loops.isdisjoint(x.axes), by_data, computed=bool(below))
                     if before is None

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import nsalang
-from nsalang import checks, extents, ir
+from nsalang import checks, extents, interp, ir
+from nsalang.bounds import sum_error
 from nsalang.driver import Meaning, typed
 from nsalang.dtypes import BOOL, F32, DType
 from nsalang.kernel import Kernel
@@ -238,7 +239,9 @@ def call(case: Case, place: Place, layout: str, backend: str, target: str, **opt
     summed = sums(case)
     differences = [compare.difference(backend, n, reference[n], found[n], exact=exact) for n in case.compared if n not in summed]
     apart = {n: (reference[n].double() - found[n].double()).abs() - summed[n] for n in case.compared if n in summed}
-    wrong = [f"{n}: {float(t.max())} further apart than sums in two orders" for n, t in apart.items() if t.numel() and not bool((t <= 0).all())]
+    wrong = [
+        f"{n}: {float(t.max())} further apart than sums in two orders" for n, t in apart.items() if t.numel() and not bool((t <= 0).all())
+    ]
     return [*(f"{d.output}: {d.reason}" for d in differences if not d.ok), *wrong]
 
 
@@ -250,22 +253,30 @@ def sums(case: Case) -> dict[str, torch.Tensor]:
         return {}
     names = {case.meaning.memory(n.tensor) for n in adding}
 
-    def ran(change: Callable[[ir.Expr], ir.Expr]) -> dict[str, torch.Tensor]:
-        """The outputs where each addend is changed."""
+    def ran(change: Callable[[ir.Expr], ir.Expr], start: float | None = None) -> dict[str, torch.Tensor]:
+        """The outputs where each addend is changed, and what they are added to is ``start`` or a magnitude."""
 
         def rule(n: ir.Node) -> ir.Node:
             return replace(n, value=change(n.value)) if n in adding and isinstance(n, ir.Store) else n
 
         kernel = replace(case.meaning, body=tuple(ir.rewrite(s, rule) for s in case.meaning.body))
-        tensors = {n: t.clone().abs() if n in names else t.clone() for n, t in case.inputs.items()}
+        tensors = {n: t.clone() for n, t in case.inputs.items()}
+        tensors |= {n: t.abs() if start is None else torch.full_like(t, start) for n, t in tensors.items() if n in names}
         tensors |= {n: torch.zeros(shape, dtype=dtype) for n, (shape, dtype) in case.outputs.items()}
         interp.interpret(kernel, tensors, case.scalars, case.dims)
         return tensors
 
-    magnitudes = ran(lambda v: ir.Unary(v.dtype, v.axes, "abs", v))
-    # Each addend may itself be the sum of a block, whose terms are not told apart: all elements of all inputs are an upper bound.
-    count = max(1, sum(t.numel() for t in case.inputs.values()) + 1)
-    return {n: magnitudes[n].double() * sum_error(count) for n in names}
+    def each(v: ir.Expr, change: Callable[[ir.Expr], ir.Expr]) -> ir.Expr:
+        """The terms of an addend changed, which may be the sum of a block."""
+        return replace(v, x=change(v.x)) if isinstance(v, ir.Reduce) and v.op == "sum" else change(v)
+
+    def one(v: ir.Expr) -> ir.Expr:
+        assert not any(isinstance(n, ir.Reduce) for n in ir.walk(v)), "how many terms this addend has is not counted"
+        return ir.Full(v.dtype, v.axes, ir.Const(v.dtype, (), 1.0))
+
+    magnitudes = ran(lambda v: each(v, lambda x: ir.Unary(x.dtype, x.axes, "abs", x)))
+    counts = ran(lambda v: each(v, one), start=1.0)
+    return {n: magnitudes[n].double() * counts[n].double().apply_(lambda c: sum_error(int(c))) for n in names}
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -188,6 +188,13 @@ def test_everything_compiles(name: str, target: str) -> None:
             assert compiled(name, target, backend, **facts).artifact
 
 
+def test_vectors_have_at_most_four_bools() -> None:
+    """TileLang has no CUDA type for more; test_everything_compiles compiles it. Where nothing is aligned there are no vectors."""
+    assert "T.Parallel(16, 256, coalesced_width=T.int32(4))" in compiled("chosen", "cuda:sm_90", "tilelang").source
+    assert "coalesced_width" not in compiled("chosen", "cuda:sm_90", "tilelang", aligned=False).source
+    assert "coalesced_width" not in compiled("gather", "cuda:sm_90", "tilelang").source
+
+
 def test_an_addition_without_axes_is_made_by_one_thread() -> None:
     source = compiled("sums", "cuda:sm_90", "tilelang").source
     assert re.search(r"for \w+ in T\.Parallel\(1\):\n +T\.atomic_add\(whole\[0\]", source), source
@@ -251,3 +258,24 @@ def test_equal_searches_and_divisions_are_one() -> None:
     assert len(loops) == 1 and loops[0].kind == "range"
     divisions = [n.op for n in ir.walk(expanded("parts")) if isinstance(n, ir.Binary) and n.op in ("floordiv", "mod")]
     assert sorted(divisions) == ["floordiv", "mod"]
+
+
+ONE_PROGRAM = """\
+def k(x: f32[P, 16], y: Out[f32[P, 16]]):
+    for p, i in grid(P, tile(16)):
+        y[p, i] = x[p, i]
+
+
+def k3(x: f32[P, 16, M], y: Out[f32[P, 16, M]]):
+    for p, i, m in grid(P, tile(16), tile(M)):
+        y[p, i, m] = x[p, i, m]
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_grid_index_with_one_program_begins_at_0(backend: str, tmp_path: Path) -> None:
+    """Its extent is a constant: the number of the block is divided by 1, and nothing of it is left."""
+    (tmp_path / "one.nsa").write_text(ONE_PROGRAM)
+    module = nsalang.load(tmp_path / "one.nsa")
+    for kernel, x in ((module.k, torch.randn(5, 16)), (module.k3, torch.randn(3, 16, 70))):
+        assert same_bits(kernel(x, backend=backend), x)

@@ -302,6 +302,69 @@ def test_shapes_without_memory() -> None:
     assert lse.shape == (2, 16, 3) and lse.stride() == (48, 1, 16)
 
 
+def test_whole_graphs() -> None:
+    """Every public function traces without a break; on meta tensors, so that nothing is compiled but the graph."""
+
+    def all_of_them(x: Tensor, q: Tensor, q8: Tensor, cache: Tensor, indices: Tensor, w: Tensor, lengths: Tensor) -> list[Tensor]:
+        o, lse = ops.sparse_mla(q, q[0, :, 0], indices, return_lse=True, lse_base="2")
+        decoded = ops.sparse_mla_fp8_decode(q, cache, indices, topk_length=lengths)
+        again, _ = ops.sparse_mla_decode(q, q[0, :, 0], indices, attn_sink=w[0, 0], return_lse=True)
+        key, scales = ops.act_quant(x, 64, "ue8m0")
+        logits = ops.mqa_logits(q8, (key[0], scales[0, :, 0]), w, lengths[:, None].expand(w.shape[:2]), indices[:, :, 0])
+        paged = ops.paged_mqa_logits(q8, cache[:, :, 0, :68], w.flatten(0, 1), lengths, indices[:, 0], 40)
+        batched = ops.fp8_index(q8, w, key, scales[..., 0])
+        sunk = ops.sparse_mqa_sink(q, q[:, :, 0], w[0, 0], indices)
+        product = ops.matmul(x, x.transpose(1, 2))
+        dense = ops.attention(q, q, q, causal=True)
+        return [o, lse, decoded, again, logits, paged, batched, sunk, product, dense]
+
+    meta: dict[str, Any] = {"device": "meta"}
+    args = (
+        torch.empty(2, 3, 64, dtype=BF16, **meta),
+        torch.empty(2, 3, 4, 576, dtype=BF16, **meta),
+        torch.empty(2, 3, 4, 64, dtype=E4M3, **meta),
+        torch.empty(5, 8, 1, 656, dtype=U8, **meta),
+        torch.empty(2, 3, 16, dtype=torch.int32, **meta),
+        torch.empty(2, 3, 4, **meta),
+        torch.empty(2, dtype=torch.int32, **meta),
+    )
+    wanted = all_of_them(*args)
+    for dynamic in (False, True):
+        found = torch.compile(all_of_them, fullgraph=True, backend="aot_eager", dynamic=dynamic)(*args)
+        assert [(f.shape, f.stride(), f.dtype) for f in found] == [(w.shape, w.stride(), w.dtype) for w in wanted]
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "tilelang"])
+@pytest.mark.parametrize("made", [getattr(o, "values", (o,))[0] for o in OPERATORS])
+def test_on_a_gpu(made: Callable[[], tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]], backend: str) -> None:
+    """The same results there, in an eager call and replayed from a CUDA graph after the inputs have changed and changed back."""
+    operator, args, wanted = made()
+    given = [a.cuda() if isinstance(a, Tensor) else backend if a == BACKEND else a for a in args]
+    bound = LOOSE.get(made.__name__, reference.PREFILL)
+
+    def check(found: Any) -> None:
+        for one, other in zip((found,) if isinstance(found, Tensor) else found, wanted, strict=True):
+            good(reference.wide(one.cpu()), reference.wide(other), bound)
+
+    check(operator(*given))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = operator(*given)
+    tensors = [(t, t.clone()) for t in given if isinstance(t, Tensor)]
+    for tensor, _ in tensors:
+        tensor.view(U8).zero_()
+    graph.replay()
+    for tensor, kept in tensors:
+        tensor.copy_(kept)
+    graph.replay()
+    torch.cuda.synchronize()
+    check(captured)
+
+
 # -------------------------------------------------------------------------------------------------------------------------- errors
 
 q4, rows, index = values(2, 3, 4, 48), values(20, 48), chosen(2, 3, 8, rows=20)
