@@ -38,10 +38,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu'
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m 'slow and not gpu' --timeout 1800
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not gpu' --timeout 1800
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

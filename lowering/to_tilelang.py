@@ -252,6 +252,8 @@ class Printer:
             lo, hi = (self.atom(x, f"{name}_{end}", s) for x, end in ((lo, "begin"), (hi, "end")))
             early = ahead(self.kernel, s)
             self.unread |= early.unread
+            # TileLang may lay these buffers over others that are dead by now, a reduction's workspace for one, and adds no barrier for copies.
+            self.emitter.line("T.sync_threads()", s.span)
             for step in range(s.stages - 1):
                 here = number(step * length)
                 self.fetch(s, early, here if from_zero else infix("+", lo, here) if step else lo, hi, number(step))

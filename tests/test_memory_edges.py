@@ -20,6 +20,10 @@ from edge_cases import kernels
 
 HERE = Path(__file__).parent
 EXAMPLES = [f"{path}:{name}" for name, path in kernels() if path.parent.name == "examples"]
+LONG = [
+    n for n in EXAMPLES if n.rpartition(":")[2] in ("attention", "sparse_mla", "sparse_mla_part", "sparse_mla_fp8_part", "sparse_mqa_sink")
+]
+"""Their code takes a while to compile, or to run in an interpreter."""
 CASES = [f"{path}:{name}" for name, path in kernels() if path.parent.name == "cases"]
 
 
@@ -53,14 +57,14 @@ def check(backend: str, count: int, names: Sequence[str]) -> list[str]:
 
 @pytest.mark.parametrize("backend", ["triton", "tilelang"])
 def test_examples_stay_inside(backend: str) -> None:
-    assert check(backend, 2, EXAMPLES) == []
+    assert check(backend, 2, [n for n in EXAMPLES if n not in LONG]) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["triton", "tilelang"])
 @pytest.mark.parametrize("name", EXAMPLES, ids=lambda n: n.rpartition(":")[2])
 def test_examples_of_many_sizes_stay_inside(name: str, backend: str) -> None:
-    assert check(backend, 24, [name]) == []
+    assert check(backend, 2 if name in LONG else 24, [name]) == []
 
 
 @pytest.mark.slow

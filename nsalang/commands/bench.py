@@ -149,7 +149,7 @@ def _round(path: Path, name: str, raw: dict[str, str], device: Target, backend: 
     marks.append(time.perf_counter())
     kernel = Kernel(Unit(tree, name))
     signature = kernel.signature
-    sizes = {d: str(64) for d in signature.specialised}
+    sizes = {d: str(32) for d in signature.specialised}
     given = {n: v for n, v in raw.items() if signature.parameter(n) is not None or n in signature.specialised}
     start = typed(kernel.unit, meaning_of(kernel, {**sizes, **given}, (), (), device))
     marks.append(time.perf_counter())

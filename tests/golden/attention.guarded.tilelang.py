@@ -84,7 +84,8 @@ def entry():
             T.fill(top, T.float32(-3.4028234663852886e38))  # attention:8
             T.clear(total)
             T.clear(acc)
-            if 0 < L:  # attention:9
+            T.sync_threads()  # attention:9
+            if 0 < L:
                 for i, j in T.Parallel(64, 128, annotations={"parallel_async_without_async_commit_wait": True}):  # attention:10
                     k_tile[0, i, j] = T.if_then_else(i < L, k[b, i, g, j], 0)
                 for i, j in T.Parallel(64, 128, annotations={"parallel_async_without_async_commit_wait": True}):  # attention:16

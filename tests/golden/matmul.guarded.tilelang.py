@@ -47,7 +47,8 @@ def entry():
             m = m_block * 128
             T.assume(m % 128 == 0)
             T.clear(acc)  # matmul:3
-            if 0 < K:  # matmul:4
+            T.sync_threads()  # matmul:4
+            if 0 < K:
                 for i, j in T.Parallel(128, 64, annotations={"parallel_async_without_async_commit_wait": True}):  # matmul:5
                     a_tile[0, i, j] = T.if_then_else(m + i < M and j // 8 * 8 < K, a[m + i, j], 0)
                 for i, j in T.Parallel(64, 128, annotations={"parallel_async_without_async_commit_wait": True}):

@@ -74,7 +74,8 @@ def entry():
             T.fill(top, T.float32(-3.4028234663852886e38))  # sparse_mla:7
             T.clear(total)
             T.clear(acc)
-            if 0 < K:  # sparse_mla:8
+            T.sync_threads()  # sparse_mla:8
+            if 0 < K:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla:13
                     keys[0, i, j] = T.if_then_else(
                         0 <= T.if_then_else(i < K, idx[s, i], T.int32(-1)) and T.if_then_else(i < K, idx[s, i], T.int32(-1)) < T2,

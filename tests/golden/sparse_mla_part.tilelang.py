@@ -89,6 +89,7 @@ def entry():
             hi = T.cast(g + 1, "int64") * T.cast(part_2, "int64") + T.cast(T.min(g + 1, rest), "int64")
             k_begin = T.cast(T.min(lo, 2147352575), "int32")  # sparse_mla_part:8
             k_end = T.cast(T.min(hi, 2147352575), "int32")
+            T.sync_threads()
             if k_begin < k_end:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla_part:11
                     keys[0, i, j] = T.if_then_else(

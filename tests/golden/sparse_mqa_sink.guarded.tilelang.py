@@ -80,7 +80,8 @@ def entry():
             T.fill(top, T.float32(-3.4028234663852886e38))  # sparse_mqa_sink:6
             T.clear(total)
             T.clear(acc)
-            if 0 < K:  # sparse_mqa_sink:7
+            T.sync_threads()  # sparse_mqa_sink:7
+            if 0 < K:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mqa_sink:10
                     keys[0, i, j] = T.if_then_else(
                         0 <= T.if_then_else(i < K, idx[b, s, i], T.int32(-1)) and T.if_then_else(i < K, idx[b, s, i], T.int32(-1)) < T2,
