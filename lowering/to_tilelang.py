@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing_extensions import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import F32, I32, DType
+from nsalang.dtypes import F32, I32, I64, DType
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number, subscript
@@ -275,13 +275,17 @@ class Printer:
     def fetch_next(self, s: ir.For, early: Ahead, counter: Text, name: Text, hi: Text, length: int) -> None:
         """At the beginning of a step: begin to load what a later one needs, and wait for what this one needs."""
         later = s.stages - 1
-        version = infix("%", infix("+", counter, number(later)), number(s.stages))
-        self.fetch(s, early, infix("+", name, number(later * length)), hi, version)
+        self.fetch(s, early, infix("+", name, number(later * length)), hi, self.version(infix("+", counter, number(later)), s))
         if self.asynchronous:
             self.emitter.line(f"T.ptx_wait_group({later})", s.span)
         self.emitter.line("T.sync_threads()", s.span)
         for a, _ in early.loads:
-            self.values.versions[a.name] = infix("%", counter, number(s.stages))
+            self.values.versions[a.name] = self.version(counter, s)
+
+    def version(self, step: Text, s: ir.For) -> Text:
+        """Which of the buffers holds a step. TileLang takes no 64-bit index of a shared buffer beside lanes of 32 bits."""
+        which = infix("%", step, number(s.stages))
+        return call("T.cast", which, '"int32"') if s.hi.dtype is I64 else which
 
     def atom(self, x: Text, name: str, s: ir.Stmt) -> Text:
         """A name for what would be written out several times."""

@@ -291,6 +291,10 @@ class _Choice:
         for dot in self.dots:
             rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
             wanted = min(wanted, max(1, (rows // 16) * (columns // 8)))
+            if not self.on_triton and self.target.kind == "cuda" and self.target.capability < 90:
+                wanted = min(
+                    wanted, max(1, rows // 16)
+                )  # TileLang finds no layouts there for warps beside each other in some contractions only
         return wanted
 
     def classed(self, lengths: Mapping[str, int]) -> Iterator[tuple[str, int]]:
