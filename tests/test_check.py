@@ -293,5 +293,5 @@ def test_checked_examples_give_the_same_bits(name: str, path: Path) -> None:
             case.kernel(**{n: plain(t) for n, t in case.inputs.items()}, **outputs, **case.scalars, backend="tilelang", check=checked)
             found.append(outputs)
         for n, t in found[0].items():
-            same = (t.view(torch.uint8) == found[1][n].view(torch.uint8)).view(*t.shape, -1).all(-1)
+            same = (t.view(torch.uint8) == found[1][n].view(torch.uint8)).view(*t.shape, t.element_size()).all(-1)
             assert bool((same | (t.float().isnan() & found[1][n].float().isnan())).all()), (case.title, n)
