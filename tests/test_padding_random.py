@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from test_passes import check, typed
 from test_passes_random import COMMON, grow
+
+from nsalang.source import NsaError
 
 QUICK = settings(COMMON, phases=[Phase.explicit, Phase.generate])
 INF, NAN = float("inf"), float("nan")
@@ -88,7 +90,11 @@ def data() -> dict[str, torch.Tensor]:
 
 
 def compare(text: str, ulps: int = 0) -> None:
-    kernel = typed(text)
+    try:
+        kernel = typed(text)
+    except NsaError as error:
+        assume([d.code for d in error.diagnostics] != ["NSA0326"])  # constants alone that give no number, such as inf - inf
+        raise
     used = {t.name for t in kernel.tensors}
     given = {n: t for n, t in data().items() if n in used}
     pins = {n: length for n, length in (("m", 2), ("k", 4)) if n == "k" and "for k" in text or n == "m" and "tile(M)" in text}
