@@ -52,11 +52,16 @@ class _Settled:
 
 def settle(kernel: ir.Kernel) -> tuple[Result, ...]:
     """The verdict on every obligation of a typed kernel, in program order. Kept for the kernel, whatever its schedule."""
-    return _settle(replace(kernel, schedule=ir.Schedule(), hoists=()), kernel.span).results
+    return _of(kernel).results
+
+
+def _of(kernel: ir.Kernel) -> _Settled:
+    return _settle(replace(kernel, schedule=ir.Schedule(), hoists=()), kernel.span and kernel.span.source, kernel.span)
 
 
 @lru_cache(maxsize=256)
-def _settle(kernel: ir.Kernel, span: object) -> _Settled:
+def _settle(kernel: ir.Kernel, source: object, span: object) -> _Settled:
+    """``source`` and ``span`` are there for the cache: equal kernels of two files are equal trees, and what is said of each names its own file."""
     dtypes = element_types(kernel)
     walk = start(kernel, invariants)
     walk.block(kernel.body)
@@ -83,7 +88,7 @@ def smt2(kernel: ir.Kernel, result: Result) -> str:
     Empty where no query was needed."""
     if result.why != "Z3":
         return ""
-    settled = _settle(replace(kernel, schedule=ir.Schedule(), hoists=()), kernel.span)
+    settled = _of(kernel)
     o = result.obligation
     facts = complete(settled.book, o.facts, o.goal)
     place = "" if o.span is None else f"; {o.span}\n"
@@ -96,7 +101,7 @@ def smt2(kernel: ir.Kernel, result: Result) -> str:
 
 def completed(kernel: ir.Kernel, facts: Sequence[ir.Expr], goal: ir.Expr) -> tuple[ir.Expr, ...]:
     """Facts of one of the kernel's obligations, with the instances of promises and lemmas for what they and the goal speak of."""
-    return complete(_settle(replace(kernel, schedule=ir.Schedule(), hoists=()), kernel.span).book, facts, goal)
+    return complete(_of(kernel).book, facts, goal)
 
 
 def decide(o: Obligation, dtypes: Mapping[str, DType], book: Book) -> Result:

@@ -20,6 +20,7 @@ from nsalang.lemmas import Book, complete, lemma_name
 from nsalang.parser import parse, read_source
 from nsalang.prover import Result, settle, smt2
 from nsalang.reason import Reason
+from nsalang.source import Source
 from nsalang.typecheck import Settings, kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +188,13 @@ def test_verdicts_and_costs_do_not_depend_on_what_was_asked_before() -> None:
     first = run(COSTLY)
     assert first == run(COSTLY) == run(tuple(reversed(COSTLY)))
     assert all(any(units for _, _, units, _ in found) for found in first.values())
+
+
+def test_equal_kernels_of_two_files_name_their_own() -> None:
+    text = CASES.read_text()
+    for source in (Source(text, "first.nsa"), Source(text, "second.nsa"), Source(text, "second.nsa", first_line=20)):
+        found = settle(specialise(parse(source), "gather", Settings(dims={})))
+        assert {r.obligation.span.source for r in found if r.obligation.span} == {source}
 
 
 @pytest.mark.parametrize("name", ["topk", "compact_tile", "parts", "pages_out", "search2", "deflat"])
