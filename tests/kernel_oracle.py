@@ -170,6 +170,8 @@ class Oracle:
     def bytes(self, values: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> set[tuple[str, int]]:
         """What is wrong with the views at some sizes: bytes outside the base, elements out of line, elements that share a byte with a written one."""
         found: set[tuple[str, int]] = set()
+        if not self.model.views:
+            return found
         used = {n[2] for n in nodes(self.model.body) if n[0] == "store"}
         read = {n[1] for n in nodes(self.model.body) if n[0] == "load"}
         owners: dict[tuple[str, int], list[tuple[str, tuple[int, ...]]]] = {}
