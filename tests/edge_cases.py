@@ -238,9 +238,9 @@ def call(case: Case, place: Place, layout: str, backend: str, target: str, **opt
     case.kernel(**placed, **case.scalars, backend=backend, target=target, **options)
     found = {n: plain(placed[n]) for n in case.compared}
     case.kernel.interpret(**reference, **case.scalars, target=target)
-    exact = compare.is_exact(case.meaning)
+    bound = {"exact": compare.is_exact(case.meaning), "absolute": compare.absolute(case.meaning)}
     summed = sums(case)
-    differences = [compare.difference(backend, n, reference[n], found[n], exact=exact) for n in case.compared if n not in summed]
+    differences = [compare.difference(backend, n, reference[n], found[n], **bound) for n in case.compared if n not in summed]
     apart = {n: (reference[n].double() - found[n].double()).abs() - summed[n] for n in case.compared if n in summed}
     wrong = [
         f"{n}: {float(t.max())} further apart than sums in two orders" for n, t in apart.items() if t.numel() and not bool((t <= 0).all())

@@ -86,6 +86,20 @@ def test_exactness_of_reductions(op: str, dtype: str, exact: bool) -> None:
     assert compare.is_exact(typed(kernel.unit, kernel.meaning(Target("cpu"), {}))) is exact
 
 
+@pytest.mark.parametrize(("dtype", "options", "short"), [("e4m3", "", True), ("e4m3", ', accumulate="f32"', False), ("bf16", "", False)])
+def test_only_short_sums_of_a_tensor_core_have_the_wider_bound(dtype: str, options: str, short: bool) -> None:
+    head = (
+        f"def f(x: {dtype}[M, 128], w: {dtype}[N, 128], y: Out[f32[M, N]]):\n    k = span(128)\n    for m, n in grid(tile(M), tile(N)):\n"
+    )
+    kernel = load_text(f"{head}        y[m, n] = dot(x[m, k], w[n, k], axis=k{options})\n").f
+    absolute = compare.absolute(typed(kernel.unit, kernel.meaning(Target("cpu"), {})))
+    assert absolute == (compare.SHORT if short else compare.ABSOLUTE)
+    a = torch.tensor([1.0, 100.0])
+    b = a + torch.tensor([0.1, 0])
+    assert difference("triton", "y", a, b, exact=False, absolute=absolute).ok is short
+    assert not difference("triton", "y", a, b * 1.01, exact=False, absolute=absolute).ok
+
+
 def test_moved_keeps_strides_and_values() -> None:
     base = torch.randn(9, 40)
     for view in (base[1:, 3:20], base.t(), base[::2, ::3], base[0:0], base[:1].expand(4, 40), base.to(E4M3)[2:, 5:]):

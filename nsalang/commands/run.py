@@ -55,6 +55,7 @@ def command(
             case.arguments,
             target=str(device),
             exact=all(map(compare.is_exact, case.bodies)),
+            absolute=max(map(compare.absolute, case.bodies)),
             outputs=case.tensors("out"),
             inout=case.tensors("inout"),
             partial=case.typed.partial,
@@ -100,6 +101,6 @@ def show(session: Session, result: Comparison) -> None:
         click.echo("rule: bit for bit, for the kernel has no floating-point sum, scan or transcendental function")
     else:
         click.echo(
-            f"rule: f32 within {compare.RELATIVE:g} of the value + {compare.ABSOLUTE:g} of the largest; bf16 and f16 that or one "
+            f"rule: f32 within {compare.RELATIVE:g} of the value + {result.absolute:.2g} of the largest; bf16 and f16 that or one "
             f"representable value; fp8 and integers one step on under {compare.CODES:.1%}"
         )
