@@ -476,6 +476,19 @@ def cases() -> Iterator[Case]:
     yield paged_mqa_logits(64, 1, 64, 1500)
     yield sparse_mqa_sink(1, 512, 8, 1024, 256, dtype=BF16)
     yield sparse_mqa_sink(64, 5, 64, 700, 100)
+    # 64 rows each: their bits in batches.
+    yield matmul(64, 520, 392)
+    yield matmul(64, 300, 4096, F16)
+    yield mqa_logits(64, 1111, 64)
+    yield mqa_logits(64, 600, 8, clean=False)
+    yield sparse_mla(64, 16, 592, 200, length=True, limit=True, sink=True, base2=True)
+    yield sparse_mla(64, 40, 592, 200)
+    yield sparse_mla(64, 128, 592, 200, length=True, sink=True, base2=True, parts=8)
+    yield sparse_mla_fp8(64, 1, 16, 512, 64, 64, length=True, sink=True)
+    yield fp8_index(64, 2, 300, 8)
+    yield paged_mqa_logits(64, 2, 32, 500, clean=False)
+    yield attention(64, 33, 70, 4, 1, 64, False)
+    yield sparse_mqa_sink(64, 3, 8, 300, 130, dtype=BF16)
     for h in (64, 16, 1, 8, 40):
         yield sparse_mla(62, h, 1521, 512)
     for t, k in TAILS:
@@ -589,11 +602,12 @@ def tiny() -> Iterator[Case]:
     yield sparse_mla_fp8(3, 2, 4, 20, 7, 15, parts=2, length=True, sink=True)
     yield sparse_mqa_sink(2, 2, 9, 40, 37, 32)
     yield mqa_logits(9, 45, 8, 32)
-    yield mqa_logits(15, 45, 8, 32, clean=False)
+    yield mqa_logits(64, 45, 8, 32, clean=False)
     yield fp8_index(2, 3, 37, 12, 32)
     yield paged_mqa_logits(5, 2, 4, 140, d=32)
     yield attention(2, 17, 33, 6, 2, 32, True)
     yield matmul(65, 17, 70)
+    yield matmul(64, 17, 70)
     yield replace(sparse_mla(3, 9, 40, 37, d=32, r=16), layout="apart")
     yield replace(matmul(33, 17, 70), layout="odd")
 
