@@ -63,8 +63,6 @@ def block(i: int, extent: int, length: int) -> range:
 
 
 def border(n: int, parts: int, g: int) -> int:
-    if parts == 0:
-        raise Stop
     return g * (n // parts) + min(g, n % parts)
 
 

@@ -132,6 +132,11 @@ class Run:
             raise Stop
         return self.whole(line, a % b if mod else a // b)
 
+    def parts(self, line: int, n: int) -> int:
+        """In how many parts a range is split."""
+        self.divide(line, 0, n, False)
+        return n
+
     def shift(self, line: int, a: int, b: int, left: bool) -> int:
         if not 0 <= b < 64:
             self.found.add(("shift", line))
@@ -367,8 +372,9 @@ class Emitter:
                 self.span(s, depth)
             case ("split", low, high, n, parts, g):
                 self.say(depth, f"{low}, {high} = split({bare(n)}, {bare(parts)}, {bare(g)})")
+                divisor = f"R.parts({len(self.lines)}, {self.python(parts)})"
                 for name, add in ((low, "0"), (high, "1")):
-                    self.macros[name] = (f"BORDER({self.python(n)}, {self.python(parts)}, {self.python(g)} + {add})", self.axes(g))
+                    self.macros[name] = (f"BORDER({self.python(n)}, {divisor}, {self.python(g)} + {add})", self.axes(g))
             case _:
                 raise AssertionError(s)
 
