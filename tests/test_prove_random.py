@@ -240,7 +240,7 @@ def main() -> None:
     if given.first is not None:
         print(json.dumps(chunk(given.seed, given.first, given.count, given.out)))
         return
-    size, began = 250, time.time()
+    size, began = 500, time.time()
     total: collections.Counter[str] = collections.Counter()
 
     def run(first: int) -> dict[str, int]:
