@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from nsalang.memory import (
     view_layout,
 )
 from nsalang.options import DEFAULT, Options, check_deterministic, check_device, device_target
+from nsalang.plans import Plans
 from nsalang.signature import Setting, Signature
 from nsalang.source import NsaError
 from nsalang.target import Target
@@ -41,18 +41,7 @@ from nsalang.views import numbers
 if TYPE_CHECKING:
     import torch
 
-PLANS = 4096
-"""Plans kept for each kernel: calls with other shapes or scalars make others, and a server must not grow without bound."""
 MOST_PROGRAMS = 2**31 - 1
-
-
-def described(value: Any, tensor: type[torch.Tensor]) -> object:
-    """What a plan depends on in one value: all of a number, and of a tensor everything but its contents and where exactly it lies."""
-    if isinstance(value, tensor):
-        return value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % ALIGNMENT, value.is_neg()
-    if type(value) is float:
-        return value, math.copysign(1.0, value)
-    return type(value), value
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +111,7 @@ class Launcher:
 
     unit: Unit
     parameters: Parameters
-    _plans: dict[object, Plan] = field(default_factory=dict)
+    _plans: Plans[Plan] = field(default_factory=Plans)
     _signatures: dict[object, Signature] = field(default_factory=dict)
     _typed: dict[Meaning, ir.Kernel] = field(default_factory=dict)
     _compiled: dict[tuple[Meaning, Choice], Compiled] = field(default_factory=dict)
@@ -136,23 +125,12 @@ class Launcher:
     def _run(self, values: list[Any], options: Options) -> Any:
         import torch
 
-        key: object = None
-        plan: Plan | None = None
         checked = wanted(options.check)
-        try:
-            tensor = torch.Tensor
-            key = (options, checked, *[described(v, tensor) for v in values])
-            plan = self._plans.get(key)
-        except (TypeError, RuntimeError, NotImplementedError):
-            # Something that has no strides, no address or no hash: `_plan` says what is wrong with it.
-            key = None
+        key, plan = self._plans.find(values, options, checked)
         if plan is None:
             with self._lock:
                 plan = self.plan(values, options, checked)
-                if key is not None:
-                    if len(self._plans) >= PLANS:
-                        self._plans.clear()
-                    self._plans[key] = plan
+                self._plans.keep(key, plan)
         for place, shape, dtype in plan.allocate:
             values[place] = torch.empty(shape, dtype=dtype, device=plan.device)
             if plan.aligned and values[place].data_ptr() & 15:

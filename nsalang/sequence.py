@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from nsalang import programs
 from nsalang.arguments import Parameters
 from nsalang.binding import Bound, Missing, torch_dtype
+from nsalang.checks import check_promises, wanted
 from nsalang.driver import Choice, Compiled, Meaning, Unit, typed_program
 from nsalang.extents import Number, evaluate, names
-from nsalang.launch import PLANS, Launcher, Plan, apart_of, check_apart, check_sizes, described, layouts_of, meaning_of, run_plan
+from nsalang.launch import Launcher, Plan, apart_of, check_apart, check_sizes, layouts_of, meaning_of, run_plan
 from nsalang.memory import ALIGNMENT, overlap_error
 from nsalang.options import DEFAULT, Options, check_device
+from nsalang.plans import Plans
 from nsalang.signature import Setting, Signature
 from nsalang.source import NsaError
 from nsalang.target import Target
@@ -70,7 +72,7 @@ class ProgramLauncher:
     parameters: Parameters
     kernels: Mapping[str, Launcher]
     front: Launcher = field(init=False)
-    _plans: dict[object, ProgramPlan] = field(default_factory=dict)
+    _plans: Plans[ProgramPlan] = field(default_factory=Plans)
     _typed: dict[Meaning, programs.Program] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -81,19 +83,9 @@ class ProgramLauncher:
         """Check, allocate, run. Returns the outputs in order: none, one, or a tuple."""
         import torch
 
-        from nsalang.checks import wanted
-
         values = self.parameters.arrange(args, kwargs)
-        key: object = None
-        plan: ProgramPlan | None = None
         checked = wanted(options.check)
-        try:
-            tensor = torch.Tensor
-            key = (options, checked, *[described(v, tensor) for v in values])
-            plan = self._plans.get(key)
-        except (TypeError, RuntimeError, NotImplementedError):
-            # Something that has no strides, no address or no hash: the plan says what is wrong with it.
-            key = None
+        key, plan = self._plans.find(values, options, checked)
         fresh = plan is None
         if plan is None:
             plan = self._plan(values, options)
@@ -106,11 +98,9 @@ class ProgramLauncher:
         steps = plan.steps
         if fresh or odd:  # odd: by an allocator of the user's; such addresses are no part of the key
             steps = self._steps(plan, values, options, checked)
-            if key is not None and not odd:
+            if not odd:
                 with self._lock:
-                    if len(self._plans) >= PLANS:
-                        self._plans.clear()
-                    self._plans[key] = replace(plan, steps=steps)
+                    self._plans.keep(key, replace(plan, steps=steps))
         for step in steps:
             run_plan(step, values)
         if len(plan.returns) == 1:
@@ -152,8 +142,6 @@ class ProgramLauncher:
     ) -> Any:
         """The same call by the interpreter: scratch and outputs begin as NaN and extreme integers, so that reading what nothing wrote shows."""
         import torch
-
-        from nsalang.checks import check_promises, wanted
 
         values = self.parameters.arrange(args, kwargs)
         program, signature, bound, target = self._bound(values, target)

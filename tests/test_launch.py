@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import driver, ir, language, launch
+from nsalang import driver, ir, language, launch, plans
 from nsalang.driver import Choice, Meaning, Unit
 from nsalang.dtypes import I64
 from nsalang.interp import interpret
@@ -289,7 +289,7 @@ def test_a_repeated_call_is_planned_once(engine: Engine, monkeypatch: pytest.Mon
 
 
 def test_plans_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "PLANS", 4)
+    monkeypatch.setattr(plans, "MOST", 4)
     kernels = fresh()
     for n in range(1, 11):
         kernels.ramp(n)

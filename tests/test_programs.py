@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import cli
+from nsalang import cli, plans
 from nsalang.dims import N
 from nsalang.handed import polynomial, text
 from nsalang.interp import Fault
@@ -329,6 +329,14 @@ def test_a_plan_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned == ["twice", "add_to", "twice"]
     module.chain(x_of(17), x_of(17), backend="tilelang")
     assert len(planned) == 6
+
+
+def test_plans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "MOST", 2)
+    row_sums = nsalang.load_text(TEXT).row_sums
+    for n in range(1, 6):
+        row_sums(x_of(4, 8), scale=float(n), backend="tilelang")
+        assert 0 < len(row_sums.launcher._plans) <= 2
 
 
 def test_scratch_is_fresh_and_outputs_are_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
