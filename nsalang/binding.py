@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nsalang import ir
 from nsalang.arguments import from_torch, scalar, shown
 from nsalang.dtypes import E4M3, DType
-from nsalang.extents import Number, affine, evaluate, names, solve
+from nsalang.extents import Number, Undefined, affine, evaluate, names, solve
 from nsalang.lemmas import DIMS
 from nsalang.signature import Parameter, Setting, Signature
 from nsalang.source import NsaError
@@ -272,8 +272,8 @@ def _check_extents(given: Sequence[Parameter], shapes: Mapping[str, tuple[int, .
                 continue  # nothing determines it: an error where the kernel needs it, see `undetermined`
             try:
                 expected = evaluate(expr, dims, {})
-            except ZeroDivisionError:
-                raise _division(parameter, i, expr, solved) from None
+            except Undefined as error:
+                raise _undefined(parameter, i, expr, solved, error) from None
             if expected != extent:
                 text = parameter.extents[i]
                 told = text if text == str(expected) else f"{text} = {expected}"
@@ -285,13 +285,12 @@ def _check_extents(given: Sequence[Parameter], shapes: Mapping[str, tuple[int, .
                 )
 
 
-def _division(parameter: Parameter, i: int, expr: ir.Expr, solved: Mapping[str, Solved]) -> NsaError:
-    zero = [f"{n} = 0 from {solved[n].source}" for n in names(expr) if solved[n].value == 0]
+def _undefined(parameter: Parameter, i: int, expr: ir.Expr, solved: Mapping[str, Solved], error: Undefined) -> NsaError:
     return NsaError.at(
         "NSA0514",
-        f"axis {i} of argument '{parameter.name}' is {parameter.extents[i]}, which divides by zero here",
+        f"axis {i} of argument '{parameter.name}' is {parameter.extents[i]}, which {error} here",
         parameter.span,
-        note=", ".join(zero) or None,
+        note=", ".join(f"{n} = {solved[n].value} from {solved[n].source}" for n in names(expr)) or None,
     )
 
 
@@ -303,8 +302,8 @@ def _extent(signature: Signature, parameter: Parameter, i: int, dims: Mapping[st
             raise undetermined(signature, name)
     try:
         value = int(evaluate(expr, dims, {}))
-    except ZeroDivisionError:
-        raise _division(parameter, i, expr, {n: Solved(v, "the other arguments") for n, v in dims.items()}) from None
+    except Undefined as error:
+        raise _undefined(parameter, i, expr, {n: Solved(v, "the other arguments") for n, v in dims.items()}, error) from None
     if not 0 <= value <= LARGEST:
         told = ", ".join(f"{n} = {dims[n]}" for n in names(expr))
         raise NsaError.at(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from nsalang import ir
+from nsalang import integers, ir
 from nsalang.dtypes import BOOL, DType
 
 SMALL = (1, 0, 2, 64, 128, 512, 1024, 3, 4096, 65536)
@@ -41,24 +41,10 @@ def evaluate(e: ir.Expr, values: Mapping[str, int]) -> int:
             a = evaluate(e.a, values)
             return evaluate(e.b, values) if bool(a) == (e.op == "and") else a
         case ir.Binary() if e.a.dtype.kind in ("signed", "bool"):
-            return _binary(e.op, evaluate(e.a, values), evaluate(e.b, values))
-    raise Open
-
-
-def _binary(op: ir.BinaryOp, a: int, b: int) -> int:
-    match op:
-        case "add":
-            return a + b
-        case "sub":
-            return a - b
-        case "mul":
-            return a * b
-        case "floordiv" | "mod" if b:
-            return a // b if op == "floordiv" else a % b
-        case "min" | "max":
-            return min(a, b) if op == "min" else max(a, b)
-        case "lt" | "le" | "gt" | "ge" | "eq" | "ne":
-            return int({"lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b, "eq": a == b, "ne": a != b}[op])
+            a, b = evaluate(e.a, values), evaluate(e.b, values)
+            found = integers.compare(e.op, a, b) if e.op in ir.COMPARISONS else integers.binary(e.op, a, b, e.dtype.bits)
+            if found is not None:
+                return int(found)
     raise Open
 
 

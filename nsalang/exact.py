@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from nsalang import ir
+from nsalang import integers, ir
 from nsalang.dtypes import BOOL, DType
 
 Number: TypeAlias = "int | float | bool"
@@ -65,40 +65,13 @@ def _binary(node: ir.Binary, a: Number | None, b: Number | None) -> Number | Non
     if a is None or b is None:
         return None
     if node.op in ir.COMPARISONS:
-        return {"lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b, "eq": a == b, "ne": a != b}[node.op]
+        return integers.compare(node.op, a, b)
     if node.dtype is BOOL:
         return {"and": bool(a and b), "or": bool(a or b), "xor": a != b}.get(node.op)
     if node.dtype.is_float or isinstance(a, float) or isinstance(b, float):
         return None
-    result: int
-    match node.op:
-        case "add":
-            result = a + b
-        case "sub":
-            result = a - b
-        case "mul":
-            result = a * b
-        case "min":
-            result = min(a, b)
-        case "max":
-            result = max(a, b)
-        case "floordiv" if b != 0:
-            result = a // b
-        case "mod" if b != 0:
-            result = a % b
-        case "shl" if 0 <= b < node.dtype.bits:
-            result = a << b
-        case "shr" if 0 <= b < node.dtype.bits:
-            result = a >> b
-        case "and":
-            result = a & b
-        case "or":
-            result = a | b
-        case "xor":
-            result = a ^ b
-        case _:
-            return None
-    return _wrapped(result, node.dtype)
+    result = integers.binary(node.op, int(a), int(b), node.dtype.bits)
+    return None if result is None else _wrapped(result, node.dtype)
 
 
 def _wrapped(value: Number, dtype: DType, wraps: bool = False) -> Number:

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nsalang import ir
+from nsalang import integers, ir
 from nsalang.dtypes import F32, DType
 
 Number: TypeAlias = "int | float | bool"
+
+
+class Undefined(ArithmeticError):
+    """An integer operation that has no value, told as "divides by zero" or "shifts by -1"."""
 
 
 def rounded(value: float, dtype: DType) -> float:
@@ -33,7 +37,7 @@ def _settle(value: Number, dtype: DType) -> Number:
 
 
 def evaluate(expr: ir.Expr, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> Number:
-    """The value of an expression without axes and without loads. Raises ZeroDivisionError where it divides integers by zero."""
+    """The value of an expression without axes and without loads. Raises Undefined where an integer operation has none."""
     match expr:
         case ir.Const(value=value):
             return value
@@ -106,6 +110,13 @@ def _unary(op: ir.UnaryOp, x: Number) -> Number:
 
 
 def _binary(op: ir.BinaryOp, a: Number, b: Number, dtype: DType) -> Number:
+    if op in ir.COMPARISONS:
+        return integers.compare(op, a, b)
+    if dtype.is_integer:
+        found = integers.binary(op, int(a), int(b), dtype.bits)
+        if found is None:
+            raise Undefined(f"shifts by {b}" if op in ("shl", "shr") else "divides by zero")
+        return found
     match op:
         case "add":
             return a + b
@@ -117,40 +128,12 @@ def _binary(op: ir.BinaryOp, a: Number, b: Number, dtype: DType) -> Number:
             if b:
                 return a / b
             return math.nan if not a or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
-        case "floordiv":
-            return a // b
-        case "mod":
-            return a % b
-        case "tdiv":
-            return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-        case "tmod":
-            return abs(a) % abs(b) * (-1 if a < 0 else 1)
-        case "and":
-            return int(a) & int(b)
-        case "or":
-            return int(a) | int(b)
         case "xor":
-            return a != b if dtype.kind == "bool" else int(a) ^ int(b)
-        case "shl":
-            return int(a) << int(b)
-        case "shr":
-            return int(a) >> int(b)
+            return a != b
         case "min" | "max":
             if math.isnan(a) or math.isnan(b):
                 return b if math.isnan(a) else a
             return min(a, b) if op == "min" else max(a, b)
-        case "lt":
-            return a < b
-        case "le":
-            return a <= b
-        case "gt":
-            return a > b
-        case "ge":
-            return a >= b
-        case "eq":
-            return a == b
-        case "ne":
-            return a != b
     raise AssertionError(op)
 
 

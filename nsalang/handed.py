@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nsalang import ir, syntax
+from nsalang import integers, ir, syntax
 from nsalang.constants import Exact
 from nsalang.dtypes import I64, DType
 from nsalang.expressions import describe, operand
@@ -35,9 +35,9 @@ def polynomial(node: ir.Expr, known: Mapping[str, Poly] | None = None) -> Poly:
             return left + right if op == "add" else left - right if op == "sub" else left * right
         case ir.Binary(op="floordiv" | "mod" | "min" | "max" as op, a=a, b=b):
             left, right = polynomial(a, known), polynomial(b, known)
-            if not left.atoms and not right.atoms and (op in ("min", "max") or value_of(right)):
-                m, n = value_of(left), value_of(right)
-                return number({"min": min(m, n), "max": max(m, n)}[op] if op in ("min", "max") else m // n if op == "floordiv" else m % n)
+            found = None if left.atoms or right.atoms else integers.binary(op, value_of(left), value_of(right), node.dtype.bits)
+            if found is not None:
+                return number(found)
             return Poly.of({(f"{op}({text(left)}, {text(right)})",): 1})
     return Poly.of({(show(node),): 1})
 

@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import BOOL, DType
+from nsalang.integers import divide
 
 LEAST, MOST = -(2**63), 2**63 - 1
 NARROW_DIM = 2**31 - 1 - 2**17
@@ -60,11 +61,6 @@ def of_dtype(dtype: DType) -> Interval:
 def hull(values: Iterable[int]) -> Interval:
     found = list(values)
     return cut(min(found), max(found))
-
-
-def divide(a: int, b: int) -> int:
-    """``a / b`` towards zero."""
-    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
 class Bounds:

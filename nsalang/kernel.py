@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from nsalang.sequence import CompiledProgram, ProgramLauncher
 
 
-class Entry:
+class Entry(ABC):
     """A kernel or a program. Call it with torch tensors: parameters that are no ``Out`` by position or by name, outputs by name or not at all.
 
     It gives the outputs in order: the tensor itself where there is one, a tuple where there are several. Outputs that are not given are
@@ -117,6 +119,44 @@ class Entry:
             )
         return Meaning.of(target, settings, dims, frozenset(present))
 
+    def prove(
+        self,
+        target: str | Target | None = None,
+        *,
+        backend: str = "auto",
+        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> Report:
+        """The verdict on every access and obligation of one variant, with the reason: ``print(kernel.prove())``, ``.table()``, ``.ok``.
+
+        ``values`` as for ``compile``; ``target`` is "cuda:sm_90" where left out. ``allow="unknown"``: what the prover cannot settle counts as
+        settled. A refuted kernel gives a report too, whose ``raise_for_refuted`` raises. A program's has those of its kernels (``.calls``), each
+        under the variant that the program fixes. Raises NsaError for a kernel with other errors.
+        """
+        meaning, choice = self._variant("cuda:sm_90" if target is None else target, values, backend, schedule, allow)
+        return self.report(meaning, choice, choice.allow_unknown)
+
+    @abstractmethod
+    def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
+        """The verdicts on one variant."""
+
+    def _variant(
+        self,
+        target: str | Target,
+        values: Mapping[str, Any],
+        backend: str,
+        schedule: Mapping[str, int | Mapping[str, int]] | None,
+        allow: Literal["unknown"] | None,
+    ) -> tuple[Meaning, Choice]:
+        """What ``compile`` and ``prove`` are asked for."""
+        meaning = self.meaning(parse_target(str(target)), values)
+        return meaning, Choice(
+            choose_backend(backend, meaning.target),
+            pinned=pins_of(schedule),
+            allow_unknown=allows_unknown(self.unit.name, allow),
+        )
+
     @property
     def signature(self) -> Signature:
         """Parameters and dimensions, const parameters at their defaults."""
@@ -158,37 +198,10 @@ class Kernel(Entry):
 
         Raises NsaError: NSA0501 for a name that is none of these, NSA0518 for a specialised dimension that is missing.
         """
-        meaning = self.meaning(parse_target(str(target)), values)
-        choice = Choice(
-            choose_backend(backend, meaning.target),
-            wide=wide,
-            aligned=aligned,
-            pinned=pins_of(schedule),
-            exact=exact,
-            allow_unknown=allows_unknown(self.unit.name, allow),
-        )
-        return self.launcher.compiled(meaning, choice)
-
-    def prove(
-        self,
-        target: str | Target | None = None,
-        *,
-        backend: str = "auto",
-        schedule: Mapping[str, int] | None = None,
-        allow: Literal["unknown"] | None = None,
-        **values: Any,
-    ) -> Report:
-        """The verdict on every access and obligation of one variant, with the reason: ``print(kernel.prove())``, ``.table()``, ``.ok``.
-
-        ``values`` as for ``compile``; ``target`` is "cuda:sm_90" where left out. ``allow="unknown"``: what the prover cannot settle counts as
-        settled. A refuted kernel gives a report too, whose ``raise_for_refuted`` raises. Raises NsaError for a kernel with other errors.
-        """
-        meaning = self.meaning(parse_target("cuda:sm_90" if target is None else str(target)), values)
-        choice = Choice(choose_backend(backend, meaning.target), pinned=pins_of(schedule))
-        return self.report(meaning, choice, allows_unknown(self.unit.name, allow))
+        meaning, choice = self._variant(target, values, backend, schedule, allow)
+        return self.launcher.compiled(meaning, replace(choice, wide=wide, aligned=aligned, exact=exact))
 
     def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
-        """The verdicts on one variant."""
         from nsalang.report_rows import report_on
 
         return report_on(self.unit, meaning, choice, allow_unknown)
@@ -221,33 +234,10 @@ class Program(Entry):
     ) -> CompiledProgram:
         """One variant, for a target that need not be there: every call with the name of its kernel and that kernel's variant. Options and
         ``values`` as for ``Kernel.compile``; constants and dimensions of the kernels follow from the program's."""
-        meaning = self.meaning(parse_target(str(target)), values)
-        choice = Choice(
-            choose_backend(backend, meaning.target),
-            wide=wide,
-            aligned=aligned,
-            pinned=pins_of(schedule),
-            exact=exact,
-            allow_unknown=allows_unknown(self.unit.name, allow),
-        )
-        return self.launcher.compiled(meaning, choice)
-
-    def prove(
-        self,
-        target: str | Target | None = None,
-        *,
-        backend: str = "auto",
-        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
-        allow: Literal["unknown"] | None = None,
-        **values: Any,
-    ) -> Report:
-        """One report with those of its kernels (``.calls``), each under the variant that the program fixes. Arguments as for ``Kernel.prove``."""
-        meaning = self.meaning(parse_target("cuda:sm_90" if target is None else str(target)), values)
-        choice = Choice(choose_backend(backend, meaning.target), pinned=pins_of(schedule))
-        return self.report(meaning, choice, allows_unknown(self.unit.name, allow))
+        meaning, choice = self._variant(target, values, backend, schedule, allow)
+        return self.launcher.compiled(meaning, replace(choice, wide=wide, aligned=aligned, exact=exact))
 
     def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
-        """The verdicts on one variant."""
         from nsalang.report_rows import report_on_calls
 
         return report_on_calls(self.launcher, meaning, choice, allow_unknown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from nsalang.binding import Bound, Missing, bind, device_of, torch_dtype, undete
 from nsalang.checks import Checked, check_promises, wanted
 from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend, compile_kernel, typed
 from nsalang.dtypes import ALL
-from nsalang.extents import Number, evaluate, known_at_launch, names
+from nsalang.extents import Number, Undefined, evaluate, known_at_launch, names
 from nsalang.linear import Facts
 from nsalang.memory import (
     ALIGNMENT,
@@ -32,6 +31,7 @@ from nsalang.memory import (
     view_layout,
 )
 from nsalang.options import DEFAULT, Options, check_deterministic, check_device, device_target
+from nsalang.plans import Plans
 from nsalang.signature import Setting, Signature
 from nsalang.source import NsaError
 from nsalang.target import Target
@@ -41,18 +41,7 @@ from nsalang.views import numbers
 if TYPE_CHECKING:
     import torch
 
-PLANS = 4096
-"""Plans kept for each kernel: calls with other shapes or scalars make others, and a server must not grow without bound."""
 MOST_PROGRAMS = 2**31 - 1
-
-
-def described(value: Any, tensor: type[torch.Tensor]) -> object:
-    """What a plan depends on in one value: all of a number, and of a tensor everything but its contents and where exactly it lies."""
-    if isinstance(value, tensor):
-        return value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % ALIGNMENT, value.is_neg()
-    if type(value) is float:
-        return value, math.copysign(1.0, value)
-    return type(value), value
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +111,7 @@ class Launcher:
 
     unit: Unit
     parameters: Parameters
-    _plans: dict[object, Plan] = field(default_factory=dict)
+    _plans: Plans[Plan] = field(default_factory=Plans)
     _signatures: dict[object, Signature] = field(default_factory=dict)
     _typed: dict[Meaning, ir.Kernel] = field(default_factory=dict)
     _compiled: dict[tuple[Meaning, Choice], Compiled] = field(default_factory=dict)
@@ -136,23 +125,12 @@ class Launcher:
     def _run(self, values: list[Any], options: Options) -> Any:
         import torch
 
-        key: object = None
-        plan: Plan | None = None
         checked = wanted(options.check)
-        try:
-            tensor = torch.Tensor
-            key = (options, checked, *[described(v, tensor) for v in values])
-            plan = self._plans.get(key)
-        except (TypeError, RuntimeError, NotImplementedError):
-            # Something that has no strides, no address or no hash: `_plan` says what is wrong with it.
-            key = None
+        key, plan = self._plans.find(values, options, checked)
         if plan is None:
             with self._lock:
                 plan = self.plan(values, options, checked)
-                if key is not None:
-                    if len(self._plans) >= PLANS:
-                        self._plans.clear()
-                    self._plans[key] = plan
+                self._plans.keep(key, plan)
         for place, shape, dtype in plan.allocate:
             values[place] = torch.empty(shape, dtype=dtype, device=plan.device)
             if plan.aligned and values[place].data_ptr() & 15:
@@ -326,11 +304,27 @@ def meaning_of(signature: Signature, bound: Bound, target: Target) -> Meaning:
 
 
 def check_sizes(kernel: ir.Kernel, signature: Signature, bound: Bound) -> None:
-    """Raises NSA0510 for a dimension that a call leaves open, NSA0514 for a requirement that its sizes and scalars break."""
+    """Raises NSA0510 for a dimension that a call leaves open, NSA0514 for a requirement that its sizes and scalars break, and for an extent of
+    the grid that has no value under them."""
     for name in kernel.dims:
         if name not in bound.dims:
             raise undetermined(signature, name)
     check_requires(kernel, bound.dims, bound.scalars)
+    for index in kernel.grid:
+        try:
+            evaluate(index.extent, bound.dims, bound.scalars)
+        except Undefined as error:
+            raise NsaError.at(
+                "NSA0514",
+                f"the extent of '{index.name}' in the grid {error} here",
+                index.extent.span,
+                note=told(index.extent, bound.dims, bound.scalars),
+            ) from None
+
+
+def told(expr: ir.Expr, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> str | None:
+    """The values of the dimensions and scalars in an expression, as a note; None where there are none."""
+    return ", ".join(f"{n} = {scalars[n] if n in scalars else dims[n]}" for n in names(expr) if n in scalars or n in dims) or None
 
 
 def sizes(kernel: ir.Kernel, dims: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -348,16 +342,14 @@ def check_requires(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[
     """Evaluate what the kernel requires of dimensions and scalars. Raises NSA0514 for the first that fails."""
     # Implied ones first: they say that a divisor in another is not 0.
     for require in sorted(kernel.requires, key=lambda r: not r.implied):
-        division = None
+        undefined = None
         try:
             holds = evaluate(require.condition, dims, scalars)
-        except ZeroDivisionError:
-            holds, division = False, "it divides by zero"
+        except Undefined as error:
+            holds, undefined = False, f"it {error}"
         if not holds:
-            used = {n: scalars[n] if n in scalars else dims[n] for n in names(require.condition) if n in scalars or n in dims}
-            told = ", ".join(f"{n} = {v}" for n, v in used.items())
             why = " (implied by a division)" if require.implied else ""
-            note = "; ".join(t for t in (told, division) if t) or None
+            note = "; ".join(t for t in (told(require.condition, dims, scalars), undefined) if t) or None
             raise NsaError.at("NSA0514", f"'{kernel.name}' requires {require.text}{why}, which does not hold", require.span, note=note)
 
 
@@ -374,7 +366,7 @@ def has_long_ranges(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping
             try:
                 if abs(evaluate(end, dims, scalars)) > NARROW - LONGEST_TILE:
                     return True
-            except ZeroDivisionError:  # of a loop that does not run
+            except Undefined:  # of a loop that does not run
                 continue
     return False
 
@@ -383,7 +375,7 @@ def is_exact(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[str, N
     """Whether everything holds that a kernel hoists, so that its exact variant may run; so too where it hoists nothing and there is no other."""
     try:
         return all(evaluate(h.condition, dims, scalars) for h in kernel.hoists)
-    except ZeroDivisionError:  # in the extent of a loop that does not run
+    except Undefined:  # in the extent of a loop that does not run
         return False
 
 
@@ -407,7 +399,8 @@ def count_programs(compiled: Compiled, dims: Mapping[str, int], scalars: Mapping
 def layouts_of(signature: Signature, bound: Bound, kernel: ir.Kernel) -> tuple[dict[str, Layout], dict[str, int]]:
     """Every tensor and view in memory, and at which byte of its base each view begins.
 
-    Raises NSA0512 for strides with which a written one cannot be written, NSA0521 for a view that its base's layout does not allow.
+    Raises NSA0512 for strides with which a written one cannot be written, NSA0514 for a view whose numbers
+    have no value, NSA0521 for one that its base's layout does not allow.
     """
     found: dict[str, Layout] = {}
     for tensor in kernel.tensors:
@@ -422,7 +415,10 @@ def layouts_of(signature: Signature, bound: Bound, kernel: ir.Kernel) -> tuple[d
     offsets: dict[str, int] = {}
     for view in kernel.views:
         base, itemsize = found[view.base], view.dtype.bytes
-        lies = numbers(view, bound.dims, bound.scalars)
+        try:
+            lies = numbers(view, bound.dims, bound.scalars)
+        except Undefined as error:
+            raise NsaError.at("NSA0514", f"the view '{view.name}' {error} here", view.span) from None
         offsets[view.name], strides = view_layout(view, base, lies.shape, lies.strides, lies.offset, itemsize)
         found[view.name] = Layout(lies.shape, strides, itemsize, (base.address + offsets[view.name]) % ALIGNMENT)
         if view.role != "in":

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from nsalang import programs
 from nsalang.arguments import Parameters
 from nsalang.binding import Bound, Missing, torch_dtype
+from nsalang.checks import check_promises, wanted
 from nsalang.driver import Choice, Compiled, Meaning, Unit, typed_program
-from nsalang.extents import Number, evaluate, names
-from nsalang.launch import PLANS, Launcher, Plan, apart_of, check_apart, check_sizes, described, layouts_of, meaning_of, run_plan
+from nsalang.extents import Number, Undefined, evaluate
+from nsalang.launch import Launcher, Plan, apart_of, check_apart, check_sizes, layouts_of, meaning_of, run_plan, told
 from nsalang.memory import ALIGNMENT, overlap_error
 from nsalang.options import DEFAULT, Options, check_device
+from nsalang.plans import Plans
 from nsalang.signature import Setting, Signature
 from nsalang.source import NsaError
 from nsalang.target import Target
@@ -70,7 +72,7 @@ class ProgramLauncher:
     parameters: Parameters
     kernels: Mapping[str, Launcher]
     front: Launcher = field(init=False)
-    _plans: dict[object, ProgramPlan] = field(default_factory=dict)
+    _plans: Plans[ProgramPlan] = field(default_factory=Plans)
     _typed: dict[Meaning, programs.Program] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -81,19 +83,9 @@ class ProgramLauncher:
         """Check, allocate, run. Returns the outputs in order: none, one, or a tuple."""
         import torch
 
-        from nsalang.checks import wanted
-
         values = self.parameters.arrange(args, kwargs)
-        key: object = None
-        plan: ProgramPlan | None = None
         checked = wanted(options.check)
-        try:
-            tensor = torch.Tensor
-            key = (options, checked, *[described(v, tensor) for v in values])
-            plan = self._plans.get(key)
-        except (TypeError, RuntimeError, NotImplementedError):
-            # Something that has no strides, no address or no hash: the plan says what is wrong with it.
-            key = None
+        key, plan = self._plans.find(values, options, checked)
         fresh = plan is None
         if plan is None:
             plan = self._plan(values, options)
@@ -106,11 +98,9 @@ class ProgramLauncher:
         steps = plan.steps
         if fresh or odd:  # odd: by an allocator of the user's; such addresses are no part of the key
             steps = self._steps(plan, values, options, checked)
-            if key is not None and not odd:
+            if not odd:
                 with self._lock:
-                    if len(self._plans) >= PLANS:
-                        self._plans.clear()
-                    self._plans[key] = replace(plan, steps=steps)
+                    self._plans.keep(key, replace(plan, steps=steps))
         for step in steps:
             run_plan(step, values)
         if len(plan.returns) == 1:
@@ -153,8 +143,6 @@ class ProgramLauncher:
         """The same call by the interpreter: scratch and outputs begin as NaN and extreme integers, so that reading what nothing wrote shows."""
         import torch
 
-        from nsalang.checks import check_promises, wanted
-
         values = self.parameters.arrange(args, kwargs)
         program, signature, bound, target = self._bound(values, target)
         by_name = dict(zip(self.parameters.names, values, strict=True))
@@ -176,7 +164,7 @@ class ProgramLauncher:
             check_promises(program.header, here, bound.dims, bound.scalars)
         for call in program.calls:
             arguments = {p: here[n] for p, n in call.tensors}
-            numbers = {p: evaluate(e, bound.dims, bound.scalars) for p, e in call.scalars}
+            numbers = scalars_of(call, bound.dims, bound.scalars)
             try:
                 self.kernels[call.kernel].interpret((), {**arguments, **numbers, **dict(call.settings)}, target, tile)
             except NsaError as error:
@@ -221,7 +209,7 @@ class ProgramLauncher:
         for call in plan.program.calls:
             kernel = self.kernels[call.kernel]
             tensors = {p: index[n] for p, n in call.tensors}
-            numbers = {p: evaluate(e, plan.dims, plan.scalars) for p, e in call.scalars}
+            numbers = scalars_of(call, plan.dims, plan.scalars)
             fixed: dict[str, Any] = {**numbers, **dict(call.settings)}
             given = [values[tensors[n]] if n in tensors else fixed.get(n) for n in kernel.parameters.names]
             try:
@@ -256,7 +244,7 @@ def moved(plan: Plan, places: Sequence[int]) -> Plan:
 
 
 def scratch_of(program: programs.Program, bound: Bound, target: Target) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
-    """Name, shape and dtype of each scratch tensor of a call. Raises NSA0509 for a negative extent, NSA0514 for one that divides by zero."""
+    """Name, shape and dtype of each scratch tensor of a call. Raises NSA0509 for a negative extent, NSA0514 for one that has no value."""
     return [
         (s.name, tuple(_extent(s, i, bound.dims, bound.scalars) for i in range(len(s.shape))), torch_dtype(s.dtype, target))
         for s in program.scratch
@@ -265,24 +253,37 @@ def scratch_of(program: programs.Program, bound: Bound, target: Target) -> list[
 
 def _extent(scratch: programs.Scratch, axis: int, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> int:
     expr = scratch.shape[axis]
-    told = ", ".join(f"{n} = {scalars[n] if n in scalars else dims[n]}" for n in names(expr)) or None
+    note = told(expr, dims, scalars)
     try:
         value = int(evaluate(expr, dims, scalars))
-    except ZeroDivisionError:
+    except Undefined as error:
         raise NsaError.at(
             "NSA0514",
-            f"axis {axis} of scratch '{scratch.name}' is {scratch.extents[axis]}, which divides by zero here",
+            f"axis {axis} of scratch '{scratch.name}' is {scratch.extents[axis]}, which {error} here",
             scratch.span,
-            note=told,
+            note=note,
         ) from None
     if not 0 <= value <= LARGEST:
         raise NsaError.at(
             "NSA0509",
             f"axis {axis} of scratch '{scratch.name}' would have the extent {scratch.extents[axis]} = {value}",
             scratch.span,
-            note=told,
+            note=note,
         )
     return value
+
+
+def scalars_of(call: programs.Call, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> dict[str, Number]:
+    """The scalars that a program hands to a kernel. Raises NSA0514 for one that has no value."""
+    found: dict[str, Number] = {}
+    for name, expr in call.scalars:
+        try:
+            found[name] = evaluate(expr, dims, scalars)
+        except Undefined as error:
+            raise NsaError.at(
+                "NSA0514", f"argument '{name}' of '{call.kernel}' {error} here", expr.span or call.span, note=told(expr, dims, scalars)
+            ) from None
+    return found
 
 
 def _inside(error: NsaError, call: programs.Call) -> NsaError:

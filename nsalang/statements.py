@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nsalang import ir, syntax
+from nsalang import integers, ir, syntax
 from nsalang.calls import arguments
 from nsalang.constants import Exact
 from nsalang.declarations import partial, promise, require, view
@@ -269,12 +269,7 @@ def fold(node: ir.Expr) -> int | None:
         return int(node.value)
     if isinstance(node, ir.Binary):
         a, b = fold(node.a), fold(node.b)
-        if a is None or b is None or (node.op in ("floordiv", "mod") and b == 0):
-            return None
-        table = {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b), "max": max(a, b)}
-        if node.op == "floordiv":
-            return a // b
-        return a % b if node.op == "mod" else table.get(node.op)
+        return None if a is None or b is None else integers.binary(node.op, a, b, node.a.dtype.bits)
     return None
 
 

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from nsalang import ir
-from nsalang.extents import Number, evaluate
+from nsalang.extents import Number, Undefined, evaluate
 from nsalang.memory import ALIGNMENT, Layout, view_layout
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Bytes:
 
 
 def numbers(view: ir.View, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> Bytes:
-    """A view's numbers at a launch. Raises ZeroDivisionError where one of its expressions divides by zero."""
+    """A view's numbers at a launch. Raises extents.Undefined where one of its expressions has no value."""
 
     def value(expr: ir.Expr) -> int:
         return int(evaluate(expr, dims, scalars))
@@ -61,8 +61,8 @@ def views(
         dtype = view.storage or view.dtype
         try:
             found = numbers(view, dims, scalars)
-        except ZeroDivisionError:
-            raise Fault(f"the view '{view.name}' divides by zero", view.span) from None
+        except Undefined as error:
+            raise Fault(f"the view '{view.name}' {error}", view.span) from None
         negative = [e for e in found.shape if e < 0]
         first, last = found.reach(dtype.bytes)
         if negative:

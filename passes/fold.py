@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from nsalang import integers
 from nsalang.constants import round_to
 from nsalang.dtypes import BOOL, E2M1, E8M0, F32, DType
-from nsalang.intervals import divide
 from nsalang.ir import COMPARISONS, BinaryOp, UnaryOp
 
 Number = int | float | bool
@@ -52,47 +52,13 @@ def unary(op: UnaryOp, x: Number, dtype: DType) -> Number | None:
 def binary(op: BinaryOp, a: Number, b: Number, operand: DType) -> Number | None:
     """``operand`` is the dtype of ``a``; comparisons give a bool."""
     if op in COMPARISONS:
-        return {"lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b, "eq": a == b, "ne": a != b}[op]
+        return integers.compare(op, a, b)
     if operand is BOOL:
         return {"and": a and b, "or": a or b, "xor": a != b}.get(op)
     if operand.is_integer:
-        exact = _integer_binary(op, int(a), int(b), operand)
+        exact = integers.binary(op, int(a), int(b), operand.bits)
         return None if exact is None else integer(exact, operand)
     return _float_binary(op, float(a), float(b), operand)
-
-
-def _integer_binary(op: BinaryOp, a: int, b: int, dtype: DType) -> int | None:
-    match op:
-        case "add":
-            return a + b
-        case "sub":
-            return a - b
-        case "mul":
-            return a * b
-        case "floordiv":
-            return a // b if b else None
-        case "mod":
-            return a % b if b else None
-        case "tdiv":
-            return divide(a, b) if b else None
-        case "tmod":
-            return a - b * divide(a, b) if b else None
-        case "and":
-            return a & b
-        case "or":
-            return a | b
-        case "xor":
-            return a ^ b
-        case "shl":
-            return a << b if 0 <= b < dtype.bits else None
-        case "shr":
-            return a >> b if 0 <= b < dtype.bits else None
-        case "min":
-            return min(a, b)
-        case "max":
-            return max(a, b)
-        case _:
-            return None
 
 
 def _float_binary(op: BinaryOp, a: float, b: float, dtype: DType) -> float | None:

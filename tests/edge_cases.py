@@ -130,7 +130,7 @@ def _case(kernel: Kernel, target: str, draw: random.Random, number: int, largest
         shapes = {
             p.name: tuple(int(extents.evaluate(e, dims, scalars)) for e in p.shape) for p in signature.parameters if p.kind == "tensor"
         }
-    except (NsaError, ZeroDivisionError):
+    except (NsaError, extents.Undefined):
         return None
     sizes = [_product(s) for s in shapes.values()]
     if min((e for s in shapes.values() for e in s), default=0) < 0 or max(sizes, default=0) > largest:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import driver, ir, language, launch
+from nsalang import driver, ir, language, launch, plans
 from nsalang.driver import Choice, Meaning, Unit
 from nsalang.dtypes import I64
 from nsalang.interp import interpret
@@ -289,7 +289,7 @@ def test_a_repeated_call_is_planned_once(engine: Engine, monkeypatch: pytest.Mon
 
 
 def test_plans_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "PLANS", 4)
+    monkeypatch.setattr(plans, "MOST", 4)
     kernels = fresh()
     for n in range(1, 11):
         kernels.ramp(n)
@@ -539,6 +539,32 @@ def test_requirements() -> None:
     refused("NSA0514", lambda: K.counted(torch.ones(2), -1.0, size=4), "low > 0.0", "low = -1.0")
     refused("NSA0514", lambda: K.counted(torch.ones(5), 1.0, size=4), "N <= size", "N = 5")
     refused("NSA0514", lambda: K.ratio(torch.ones(3, 0)), "N")
+
+
+@pytest.mark.parametrize(
+    ("extent", "require", "view", "grid", "line", "told"),
+    [
+        ("N", "1 << k < 64", "u8[N]", "1", 2, ("requires 1 << k < 64", "k = -1; it shifts by -1")),
+        ("N", "N % (k + 1) == 0", "u8[N]", "1", 2, ("requires N % (k + 1) == 0", "it divides by zero")),
+        ("1 << (N - 5)", "N > 0", "u8[N]", "1", 1, ("axis 0 of argument 'y' is 1 << (N - 5), which shifts by -1 here", "N = 4")),
+        ("8 // (N - 4)", "N > 0", "u8[N]", "1", 1, ("axis 0 of argument 'y' is 8 // (N - 4), which divides by zero here", "N = 4")),
+        ("N", "N > 0", "u8[N], offset=1 << k", "1", 3, ("the view 'v' shifts by -1 here",)),
+        ("N", "N > 0", "u8[N // (k + 1)]", "1", 3, ("the view 'v' divides by zero here",)),
+        ("N", "N > 0", "u8[N]", "1 << k", 4, ("the extent of 'g' in the grid shifts by -1 here", "k = -1")),
+        ("N", "N > 0", "u8[N]", "N // (N - 4)", 4, ("the extent of 'g' in the grid divides by zero here", "N = 4")),
+    ],
+)
+def test_what_has_no_value(extent: str, require: str, view: str, grid: str, line: int, told: tuple[str, ...]) -> None:
+    text = f"""def f(x: f32[N], b: u8[M], k: i64, y: InOut[f32[{extent}]]):
+    require({require})
+    v = view(b, {view})
+    for g in grid({grid}):
+        y[0] = x[0] + f32(v[0])
+"""
+    kernel = nsalang.load_text(text).f
+    given = torch.ones(4), torch.zeros(4, dtype=torch.uint8), -1, torch.ones(4)
+    refused("NSA0514", lambda: kernel(*given), f"<string>:{line}:", *told)
+    refused("NSA0514", lambda: kernel.interpret(*given), *told)
 
 
 def test_unusable_memory() -> None:

@@ -302,6 +302,24 @@ def test_shapes_without_memory() -> None:
     assert lse.shape == (2, 16, 3) and lse.stride() == (48, 1, 16)
 
 
+@pytest.mark.parametrize("made", [attention, sparse_mla, sparse_mla_decode, sparse_mla_fp8_decode])
+def test_an_lse_is_allocated_only_if_asked_for(
+    made: Callable[[], tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_lse, args, _ = made()
+    meta = [a.to("meta") if isinstance(a, Tensor) else a for a in args]
+    plain, allocated = torch.empty, []
+
+    def empty(*shape: Any, **options: Any) -> Tensor:
+        allocated.append(plain(*shape, **options))
+        return allocated[-1]
+
+    monkeypatch.setattr(torch, "empty", empty)
+    o = getattr(torch.ops.nsalang, made.__name__).default(*meta)
+    assert [a.shape for a in allocated] == [o.shape] and with_lse(*meta)[0].shape == o.shape
+    assert len(allocated) == 3
+
+
 def test_whole_graphs() -> None:
     """Every public function traces without a break; on meta tensors, so that nothing is compiled but the graph."""
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import cli
+from nsalang import cli, plans
 from nsalang.dims import N
 from nsalang.handed import polynomial, text
 from nsalang.interp import Fault
@@ -314,6 +314,23 @@ def test_what_a_kernel_refuses_names_the_line_that_calls_it() -> None:
     wrong("NSA0509", r"axis 0 of scratch 't' would have the extent \(N \+ extra\) // 2 = -1", x_of(8), extra=-10, kernel="quarters")
 
 
+@pytest.mark.parametrize(("scalar", "why"), [("N // (N - 4)", "divides by zero"), ("1 << (N - 5)", "shifts by -1")])
+def test_a_scalar_that_has_no_value(scalar: str, why: str) -> None:
+    module = nsalang.load_text(f"""def scaled(x: f32[N], y: Out[f32[N]], by: i64):
+    for n in grid(tile(N)):
+        y[n] = x[n] * f32(by)
+
+def twice(x: f32[N], y: Out[f32[N]]):
+    scaled(x, {scalar}, y=y)
+""")
+    for call in (module.twice, module.twice.interpret):
+        with pytest.raises(NsaError) as caught:
+            call(x_of(4))
+        (found,) = caught.value.diagnostics
+        assert found.code == "NSA0514" and found.span is not None and found.span.line == 6
+        assert found.sentence == f"argument 'by' of 'scaled' {why} here" and found.notes == ("N = 4",)
+
+
 def test_a_plan_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[str] = []
     original = Launcher.plan
@@ -329,6 +346,14 @@ def test_a_plan_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned == ["twice", "add_to", "twice"]
     module.chain(x_of(17), x_of(17), backend="tilelang")
     assert len(planned) == 6
+
+
+def test_plans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "MOST", 2)
+    row_sums = nsalang.load_text(TEXT).row_sums
+    for n in range(1, 6):
+        row_sums(x_of(4, 8), scale=float(n), backend="tilelang")
+        assert 0 < len(row_sums.launcher._plans) <= 2
 
 
 def test_scratch_is_fresh_and_outputs_are_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

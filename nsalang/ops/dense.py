@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nsalang.ops.operator import FLOATS, Operands, e4m3_of, launch, operator, pieces
+from nsalang.ops.operator import FLOATS, Operands, e4m3_of, launch, operator, operator_with_lse, pieces
 from nsalang.source import NsaError
 
 # --------------------------------------------------------------------------------------------------------------------- act_quant
@@ -103,14 +103,12 @@ def attention(
     log-sum-exp of the scaled scores, f32 [B, H, S]. A row that sees no key: o = 0, lse = +inf. Layout and names as ``flash_attn_func``'s; the
     algorithm is online softmax (arXiv 2205.14135).
     """
-    if return_lse:
-        o, lse = _attention_lse(q, k, v, softmax_scale, causal, backend)
-        return o, lse
-    found: Tensor = _attention(q, k, v, softmax_scale, causal, backend)
-    return found
+    return _attention(return_lse, q, k, v, softmax_scale, causal, backend)
 
 
-def _attention_lse_empty(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
+def _attention_empty(
+    wants_lse: bool, q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, backend: str
+) -> tuple[Tensor, Tensor | None]:
     taken = Operands("attention")
     batch = ("B",) if taken.axes("q", q, 3, 4) == 4 else ()
     taken.take("q", q, (*batch, "S", "H", "D"), FLOATS)
@@ -119,33 +117,17 @@ def _attention_lse_empty(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float |
     heads, groups = taken.size("H"), taken.size("G")
     if groups == 0 or heads % groups:
         raise taken.error("NSA0514", f"'q' has {heads} heads, and 'k' has {groups}; the former is a multiple of the latter")
-    lse = torch.empty((*q.shape[:-3], heads, taken.size("S")), dtype=torch.float32, device=q.device)
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), lse
+    o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    return o, torch.empty((*q.shape[:-3], heads, taken.size("S")), dtype=torch.float32, device=q.device) if wants_lse else None
 
 
-def _attention_empty(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, backend: str) -> Tensor:
-    return _attention_lse_empty(q, k, v, softmax_scale, causal, backend)[0]
-
-
-def _attention_into(
-    q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor | None, softmax_scale: float | None, causal: bool, backend: str
+def _attention_run(
+    o: Tensor, lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, backend: str
 ) -> None:
     scale = scale_of(softmax_scale, q)
     if q.dim() == 3:
         q, k, v, o, lse = q[None], k[None], v[None], o[None], None if lse is None else lse[None]
     launch("attention", "attention", backend, q=q, k=k, v=v, o=o, lse=lse, scale=scale, causal=causal, T=q.dtype)
-
-
-def _attention_run(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, backend: str) -> Tensor:
-    o = _attention_empty(q, k, v, softmax_scale, causal, backend)
-    _attention_into(q, k, v, o, None, softmax_scale, causal, backend)
-    return o
-
-
-def _attention_lse_run(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
-    o, lse = _attention_lse_empty(q, k, v, softmax_scale, causal, backend)
-    _attention_into(q, k, v, o, lse, softmax_scale, causal, backend)
-    return o, lse
 
 
 def scale_of(scale: float | None, q: Tensor) -> float:
@@ -157,6 +139,6 @@ def scale_of(scale: float | None, q: Tensor) -> float:
     return float(q.shape[-1] ** -0.5)
 
 
-_ATTENTION = "(Tensor q, Tensor k, Tensor v, float? softmax_scale, bool causal, str backend)"
-_attention = operator(f"attention{_ATTENTION} -> Tensor", _attention_run, _attention_empty)
-_attention_lse = operator(f"attention.lse{_ATTENTION} -> (Tensor, Tensor)", _attention_lse_run, _attention_lse_empty)
+_attention = operator_with_lse(
+    "attention(Tensor q, Tensor k, Tensor v, float? softmax_scale, bool causal, str backend)", _attention_empty, _attention_run
+)

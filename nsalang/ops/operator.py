@@ -38,6 +38,38 @@ def operator(schema: str, compute: Callable[..., Any], shape: Callable[..., Any]
     return getattr(getattr(torch.ops.nsalang, plain), overload or "default")
 
 
+def operator_with_lse(
+    schema: str,
+    empty: Callable[..., tuple[torch.Tensor, torch.Tensor | None]],
+    run: Callable[..., None],
+) -> Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
+    """Define ``nsalang::NAME(…) -> Tensor`` and ``nsalang::NAME.lse(…) -> (Tensor, Tensor)`` by ``NAME(…)``, their common schema.
+
+    ``empty(wants_lse, …)`` checks the operands and allocates o, and lse or None; ``run(o, lse, …)`` computes them. Returns a function that
+    calls one of the two: ``call(return_lse, …)``.
+    """
+    name, parenthesis, parameters = schema.partition("(")
+
+    def run_plain(*operands: Any) -> torch.Tensor:
+        o, _ = empty(False, *operands)
+        run(o, None, *operands)
+        return o
+
+    def run_both(*operands: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        o, lse = empty(True, *operands)
+        run(o, lse, *operands)
+        return o, lse
+
+    plain = operator(f"{schema} -> Tensor", run_plain, lambda *operands: empty(False, *operands)[0])
+    both = operator(f"{name}.lse{parenthesis}{parameters} -> (Tensor, Tensor)", run_both, lambda *operands: empty(True, *operands))
+
+    def call(return_lse: bool, *operands: Any) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        found: torch.Tensor | tuple[torch.Tensor, torch.Tensor] = both(*operands) if return_lse else plain(*operands)
+        return found
+
+    return call
+
+
 @functools.cache
 def entry(file: str, name: str) -> Entry:
     """A kernel or program of the package ``nsalang.kernels``."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nsalang.ops.dense import scale_of
 from nsalang.ops.indexer import F32, I32
-from nsalang.ops.operator import FLOATS, Operands, launch, operator, pieces, without_group
+from nsalang.ops.operator import FLOATS, Operands, launch, operator, operator_with_lse, pieces, without_group
 from nsalang.source import NsaError
 
 BF16 = (torch.bfloat16,)
@@ -44,11 +44,7 @@ def sparse_mla(
     ``sparse_mla_fwd`` of TileLang's examples.
     """
     base = lse_unit(lse_base)
-    if return_lse:
-        o, lse = _sparse_mla_lse(q, kv, indices, sm_scale, d_v, attn_sink, topk_length, causal_limit, base, backend)
-        return o, lse
-    found: Tensor = _sparse_mla(q, kv, indices, sm_scale, d_v, attn_sink, topk_length, causal_limit, base, backend)
-    return found
+    return _sparse_mla(return_lse, q, kv, indices, sm_scale, d_v, attn_sink, topk_length, causal_limit, base, backend)
 
 
 def lse_unit(base: str) -> float:
@@ -64,7 +60,8 @@ def check_width(taken: Operands, q: Tensor, d_v: int) -> None:
         raise taken.error("NSA0514", f"d_v is {d_v}; it lies between 1 and the width of 'q', which is {q.shape[-1]}")
 
 
-def _sparse_mla_lse_empty(
+def _sparse_mla_empty(
+    wants_lse: bool,
     q: Tensor,
     kv: Tensor,
     indices: Tensor,
@@ -75,7 +72,7 @@ def _sparse_mla_lse_empty(
     causal_limit: Tensor | None,
     lse_unit: float,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     taken = Operands("sparse_mla")
     leading = ("B", "S") if taken.axes("q", q, 3, 4) == 4 else ("S",)
     taken.take("q", q, (*leading, "H", "E"), BF16)
@@ -89,26 +86,11 @@ def _sparse_mla_lse_empty(
         taken.take("kv", kv, ("T", "E") if taken.axes("kv", kv, 2, 3) == 2 else ("T", 1, "E"), BF16)
     else:
         taken.take("kv", kv, {2: ("T", "E"), 3: ("B", "T", "E"), 4: ("B", "T", 1, "E")}[taken.axes("kv", kv, 2, 3, 4)], BF16)
-    lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
-    return torch.empty((*q.shape[:-1], d_v), dtype=q.dtype, device=q.device), lse
+    o = torch.empty((*q.shape[:-1], d_v), dtype=q.dtype, device=q.device)
+    return o, torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device) if wants_lse else None
 
 
-def _sparse_mla_empty(
-    q: Tensor,
-    kv: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    d_v: int,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    causal_limit: Tensor | None,
-    lse_unit: float,
-    backend: str,
-) -> Tensor:
-    return _sparse_mla_lse_empty(q, kv, indices, sm_scale, d_v, attn_sink, topk_length, causal_limit, lse_unit, backend)[0]
-
-
-def _sparse_mla_into(
+def _sparse_mla_run(
     o: Tensor,
     lse: Tensor | None,
     q: Tensor,
@@ -126,7 +108,7 @@ def _sparse_mla_into(
         for b in range(q.shape[0]):
             length, limit = None if topk_length is None else topk_length[b], None if causal_limit is None else causal_limit[b]
             lse_b = None if lse is None else lse[b]
-            _sparse_mla_into(o[b], lse_b, q[b], kv[b], indices[b], sm_scale, d_v, attn_sink, length, limit, lse_unit, backend)
+            _sparse_mla_run(o[b], lse_b, q[b], kv[b], indices[b], sm_scale, d_v, attn_sink, length, limit, lse_unit, backend)
         return
     leading = q.dim() - 2
     cache = without_group(kv, 1, 3)
@@ -152,48 +134,12 @@ def _sparse_mla_into(
         )
 
 
-def _sparse_mla_run(
-    q: Tensor,
-    kv: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    d_v: int,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    causal_limit: Tensor | None,
-    lse_unit: float,
-    backend: str,
-) -> Tensor:
-    rest = (sm_scale, d_v, attn_sink, topk_length, causal_limit, lse_unit, backend)
-    o = _sparse_mla_empty(q, kv, indices, *rest)
-    _sparse_mla_into(o, None, q, kv, indices, *rest)
-    return o
-
-
-def _sparse_mla_lse_run(
-    q: Tensor,
-    kv: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    d_v: int,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    causal_limit: Tensor | None,
-    lse_unit: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    rest = (sm_scale, d_v, attn_sink, topk_length, causal_limit, lse_unit, backend)
-    o, lse = _sparse_mla_lse_empty(q, kv, indices, *rest)
-    _sparse_mla_into(o, lse, q, kv, indices, *rest)
-    return o, lse
-
-
-_SPARSE_MLA = (
-    "(Tensor q, Tensor kv, Tensor indices, float? sm_scale, SymInt d_v, Tensor? attn_sink, Tensor? topk_length, Tensor? causal_limit,"
-    " float lse_unit, str backend)"
+_sparse_mla = operator_with_lse(
+    "sparse_mla(Tensor q, Tensor kv, Tensor indices, float? sm_scale, SymInt d_v, Tensor? attn_sink, Tensor? topk_length, Tensor? causal_limit,"
+    " float lse_unit, str backend)",
+    _sparse_mla_empty,
+    _sparse_mla_run,
 )
-_sparse_mla = operator(f"sparse_mla{_SPARSE_MLA} -> Tensor", _sparse_mla_run, _sparse_mla_empty)
-_sparse_mla_lse = operator(f"sparse_mla.lse{_SPARSE_MLA} -> (Tensor, Tensor)", _sparse_mla_lse_run, _sparse_mla_lse_empty)
 
 # --------------------------------------------------------------------------------------------------------------- sparse_mqa_sink
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nsalang.ops.dense import scale_of
 from nsalang.ops.indexer import F32, I32, bytes_of
-from nsalang.ops.operator import BYTES, Operands, folded, launch, operator, pieces, processors, without_group
+from nsalang.ops.operator import BYTES, Operands, folded, launch, operator_with_lse, pieces, processors, without_group
 from nsalang.ops.sparse import BF16, check_width, lse_unit
 
 TOKEN = 656
@@ -73,14 +73,11 @@ def sparse_mla_decode(
     FlashMLA with indices.
     """
     base = lse_unit(lse_base)
-    if return_lse:
-        o, lse = _decode_lse(q, kv_cache, indices, sm_scale, d_v, attn_sink, topk_length, num_splits, base, backend)
-        return o, lse
-    found: Tensor = _decode(q, kv_cache, indices, sm_scale, d_v, attn_sink, topk_length, num_splits, base, backend)
-    return found
+    return _decode(return_lse, q, kv_cache, indices, sm_scale, d_v, attn_sink, topk_length, num_splits, base, backend)
 
 
-def _decode_lse_empty(
+def _decode_empty(
+    wants_lse: bool,
     q: Tensor,
     kv_cache: Tensor,
     indices: Tensor,
@@ -91,33 +88,20 @@ def _decode_lse_empty(
     num_splits: int | None,
     lse_unit: float,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     taken = Operands("sparse_mla_decode")
     _take(taken, q, indices, attn_sink, topk_length, num_splits, "E")
     shape: tuple[str | int, ...] = {2: ("T", "E"), 3: ("T", 1, "E"), 4: ("NB", "P", 1, "E")}[taken.axes("kv_cache", kv_cache, 2, 3, 4)]
     taken.take("kv_cache", kv_cache, shape, BF16)
     check_width(taken, q, d_v)
-    lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:-1], d_v), dtype=q.dtype, device=q.device)
+    if not wants_lse:
+        return o, None
+    lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
     return o, lse if q.dim() == 3 else lse.transpose(1, 2)
 
 
-def _decode_empty(
-    q: Tensor,
-    kv_cache: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    d_v: int,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    num_splits: int | None,
-    lse_unit: float,
-    backend: str,
-) -> Tensor:
-    return _decode_lse_empty(q, kv_cache, indices, sm_scale, d_v, attn_sink, topk_length, num_splits, lse_unit, backend)[0]
-
-
-def _decode_into(
+def _decode_run(
     o: Tensor,
     lse: Tensor | None,
     q: Tensor,
@@ -167,48 +151,12 @@ def _decode_into(
         )
 
 
-def _decode_run(
-    q: Tensor,
-    kv_cache: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    d_v: int,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    num_splits: int | None,
-    lse_unit: float,
-    backend: str,
-) -> Tensor:
-    rest = (sm_scale, d_v, attn_sink, topk_length, num_splits, lse_unit, backend)
-    o = _decode_empty(q, kv_cache, indices, *rest)
-    _decode_into(o, None, q, kv_cache, indices, *rest)
-    return o
-
-
-def _decode_lse_run(
-    q: Tensor,
-    kv_cache: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    d_v: int,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    num_splits: int | None,
-    lse_unit: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    rest = (sm_scale, d_v, attn_sink, topk_length, num_splits, lse_unit, backend)
-    o, lse = _decode_lse_empty(q, kv_cache, indices, *rest)
-    _decode_into(o, lse, q, kv_cache, indices, *rest)
-    return o, lse
-
-
-_DECODE = (
-    "(Tensor q, Tensor kv_cache, Tensor indices, float? sm_scale, SymInt d_v, Tensor? attn_sink, Tensor? topk_length, int? num_splits,"
-    " float lse_unit, str backend)"
+_decode = operator_with_lse(
+    "sparse_mla_decode(Tensor q, Tensor kv_cache, Tensor indices, float? sm_scale, SymInt d_v, Tensor? attn_sink, Tensor? topk_length,"
+    " int? num_splits, float lse_unit, str backend)",
+    _decode_empty,
+    _decode_run,
 )
-_decode = operator(f"sparse_mla_decode{_DECODE} -> Tensor", _decode_run, _decode_empty)
-_decode_lse = operator(f"sparse_mla_decode.lse{_DECODE} -> (Tensor, Tensor)", _decode_lse_run, _decode_lse_empty)
 
 # --------------------------------------------------------------------------------------------------------- sparse_mla_fp8_decode
 
@@ -235,14 +183,11 @@ def sparse_mla_fp8_decode(
     with ``is_fp8_kvcache`` and indices.
     """
     base = lse_unit(lse_base)
-    if return_lse:
-        o, lse = _fp8_lse(q, kv_cache, indices, sm_scale, attn_sink, topk_length, num_splits, base, backend)
-        return o, lse
-    found: Tensor = _fp8(q, kv_cache, indices, sm_scale, attn_sink, topk_length, num_splits, base, backend)
-    return found
+    return _fp8(return_lse, q, kv_cache, indices, sm_scale, attn_sink, topk_length, num_splits, base, backend)
 
 
-def _fp8_lse_empty(
+def _fp8_empty(
+    wants_lse: bool,
     q: Tensor,
     kv_cache: Tensor,
     indices: Tensor,
@@ -252,7 +197,7 @@ def _fp8_lse_empty(
     num_splits: int | None,
     lse_unit: float,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     taken = Operands("sparse_mla_fp8_decode")
     _take(taken, q, indices, attn_sink, topk_length, num_splits, 576)
     shape = ("NB", "P", TOKEN) if taken.axes("kv_cache", kv_cache, 3, 4) == 3 else ("NB", "P", 1, TOKEN)
@@ -260,24 +205,10 @@ def _fp8_lse_empty(
     heads = taken.size("H")
     lse = (q.shape[0], heads) if q.dim() == 3 else (q.shape[0], heads, q.shape[1])
     o = torch.empty((*q.shape[:-1], 512), dtype=q.dtype, device=q.device)
-    return o, torch.empty(lse, dtype=torch.float32, device=q.device)
+    return o, torch.empty(lse, dtype=torch.float32, device=q.device) if wants_lse else None
 
 
-def _fp8_empty(
-    q: Tensor,
-    kv_cache: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    num_splits: int | None,
-    lse_unit: float,
-    backend: str,
-) -> Tensor:
-    return _fp8_lse_empty(q, kv_cache, indices, sm_scale, attn_sink, topk_length, num_splits, lse_unit, backend)[0]
-
-
-def _fp8_into(
+def _fp8_run(
     o: Tensor,
     lse: Tensor | None,
     q: Tensor,
@@ -311,43 +242,9 @@ def _fp8_into(
     )
 
 
-def _fp8_run(
-    q: Tensor,
-    kv_cache: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    num_splits: int | None,
-    lse_unit: float,
-    backend: str,
-) -> Tensor:
-    rest = (sm_scale, attn_sink, topk_length, num_splits, lse_unit, backend)
-    o = _fp8_empty(q, kv_cache, indices, *rest)
-    _fp8_into(o, None, q, kv_cache, indices, *rest)
-    return o
-
-
-def _fp8_lse_run(
-    q: Tensor,
-    kv_cache: Tensor,
-    indices: Tensor,
-    sm_scale: float | None,
-    attn_sink: Tensor | None,
-    topk_length: Tensor | None,
-    num_splits: int | None,
-    lse_unit: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    rest = (sm_scale, attn_sink, topk_length, num_splits, lse_unit, backend)
-    o, lse = _fp8_lse_empty(q, kv_cache, indices, *rest)
-    _fp8_into(o, lse, q, kv_cache, indices, *rest)
-    return o, lse
-
-
-_FP8 = (
-    "(Tensor q, Tensor kv_cache, Tensor indices, float? sm_scale, Tensor? attn_sink, Tensor? topk_length, int? num_splits, float lse_unit,"
-    " str backend)"
+_fp8 = operator_with_lse(
+    "sparse_mla_fp8_decode(Tensor q, Tensor kv_cache, Tensor indices, float? sm_scale, Tensor? attn_sink, Tensor? topk_length, int? num_splits,"
+    " float lse_unit, str backend)",
+    _fp8_empty,
+    _fp8_run,
 )
-_fp8 = operator(f"sparse_mla_fp8_decode{_FP8} -> Tensor", _fp8_run, _fp8_empty)
-_fp8_lse = operator(f"sparse_mla_fp8_decode.lse{_FP8} -> (Tensor, Tensor)", _fp8_lse_run, _fp8_lse_empty)
