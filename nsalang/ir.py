@@ -510,9 +510,9 @@ def binary(op: BinaryOp, a: Expr, b: Expr, order: tuple[str, ...] = (), span: Sp
     return Binary(BOOL if op in COMPARISONS else a.dtype, join(a.axes, b.axes, order=order), op, a, b, span=span or a.span)
 
 
-def both(a: Expr | None, b: Expr | None) -> Expr | None:
-    """Conjunction in which None is true."""
-    return b if a is None else a if b is None else binary("and", a, b)
+def both(a: Expr | None, b: Expr | None, order: tuple[str, ...] = (), span: Span | None = None) -> Expr | None:
+    """Conjunction in which None is true; otherwise as ``binary``."""
+    return b if a is None else a if b is None else binary("and", a, b, order, span)
 
 
 # -------------------------------------------------------------------------------------------------------------------- traversal

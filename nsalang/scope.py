@@ -123,7 +123,7 @@ class Scope:
             if over:
                 rest = tuple(a for a in condition.axes if a in axes)
                 condition = ir.Reduce(condition.dtype, rest, "any", condition, over, span=condition.span)
-            total = condition if total is None else self.binary("and", total, condition)
+            total = ir.both(total, condition, tuple(self.order))
         return total
 
     def binary(self, op: ir.BinaryOp, a: ir.Expr, b: ir.Expr, span: Span | None = None) -> ir.Expr:

@@ -391,7 +391,7 @@ def _if(scope: Scope, node: syntax.If) -> None:
             continue
         saved = (scope.lanes, scope.lanes_condition)
         scope.lanes = ir.join(scope.lanes, chosen.axes)
-        scope.lanes_condition = chosen if saved[1] is None else scope.binary("and", saved[1], chosen)
+        scope.lanes_condition = ir.both(saved[1], chosen, tuple(scope.order))
         with scope.under(chosen):
             block(scope, part)
         scope.lanes, scope.lanes_condition = saved

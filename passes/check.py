@@ -76,7 +76,7 @@ class _Checks:
                 guard = None if node.guard is None else self.guard(node.guard)
                 indices = tuple(self.index(i, guard) for i in node.indices)
                 value = self.value(node.value, guard)
-                guard = self.both(guard, self.inside(node, indices, guard))
+                guard = ir.both(guard, self.inside(node, indices, guard), self.order)
                 return dataclasses.replace(node, indices=indices, value=value, guard=guard)
             case ir.SpanAxis():
                 stop = None if node.stop is None else self.value(node.stop, None)
@@ -95,11 +95,12 @@ class _Checks:
                 guard = None if node.guard is None else self.guard(node.guard)
                 indices = tuple(self.index(i, guard) for i in node.indices)
                 inside = self.inside(node, indices, guard)
-                return dataclasses.replace(node, indices=indices, guard=self.both(guard, inside))
+                return dataclasses.replace(node, indices=indices, guard=ir.both(guard, inside, self.order))
             case ir.Where():
                 cond = self.value(node.cond, path)
-                a = self.value(node.a, self.both(path, cond))
-                b = self.value(node.b, self.both(path, ir.Unary(cond.dtype, cond.axes, "not", cond, span=cond.span)))
+                a = self.value(node.a, ir.both(path, cond, self.order))
+                otherwise = ir.Unary(cond.dtype, cond.axes, "not", cond, span=cond.span)
+                b = self.value(node.b, ir.both(path, otherwise, self.order))
                 return dataclasses.replace(node, cond=cond, a=a, b=b)
             case ir.Binary(op="floordiv" | "mod") if node.dtype.is_integer:
                 a, b = self.value(node.a, path), self.value(node.b, path)
@@ -157,15 +158,12 @@ class _Checks:
             wide = _signed(index)
             check = ir.Check("index", extent, node.tensor, axis, span=node.span)
             self.look(("index", *_place(node), node, axis), check, index, self.outside(wide, extent), guard)
-            total = self.both(total, ir.binary("ge", wide, ir.const(0), span=index.span))
-            total = self.both(total, ir.binary("lt", wide, extent, self.order, span=index.span))
+            total = ir.both(total, ir.binary("ge", wide, ir.const(0), span=index.span), self.order)
+            total = ir.both(total, ir.binary("lt", wide, extent, self.order, span=index.span), self.order)
         return total
 
     def outside(self, index: ir.Expr, extent: ir.Expr) -> ir.Expr:
         return ir.binary("or", ir.binary("lt", index, ir.const(0)), ir.binary("ge", index, extent, self.order), self.order)
-
-    def both(self, a: ir.Expr | None, b: ir.Expr | None) -> ir.Expr | None:
-        return b if a is None else a if b is None else ir.binary("and", a, b, self.order)
 
     def look(self, key: Key, check: ir.Check, value: ir.Expr, wrong: ir.Expr, path: ir.Expr | None) -> None:
         """Before the statement: put ``value`` down where it is wrong and ``path`` leads there."""
@@ -173,7 +171,7 @@ class _Checks:
         if (key, path) in self.looked:
             return
         self.looked.add((key, path))
-        guard = self.both(path, wrong)
+        guard = ir.both(path, wrong, self.order)
         assert guard is not None
         wide = _signed(value)
         axes = ir.join(wide.axes, guard.axes, order=self.order)

@@ -387,7 +387,7 @@ class _Guards:
         for axis in axes:
             inside = self.inside[axis]
             assert inside is not None, f"all lanes of {axis} exist"
-            condition = inside if condition is None else ir.binary("and", condition, inside, self.declared)
+            condition = ir.both(condition, inside, self.declared)
         assert condition is not None
         return expression(ir.Where(x.dtype, x.axes, condition, x, ir.const(identity, x.dtype), span=x.span))
 
@@ -399,7 +399,7 @@ class _Guards:
         bounds = [] if _proved(node) else self.bounds(node, guard)
         total = node.guard
         for term in (*tails, *bounds):
-            total = term if total is None else ir.binary("and", total, term, self.declared, span=node.span)
+            total = ir.both(total, term, self.declared, node.span)
         origins: tuple[Origin, ...] = tuple(o for o, terms in zip(ORIGINS, (guard, tails, bounds), strict=True) if terms)
         saved = any(a in self.saved and not self.implied(self.saved[a], guard) for a in node.axes)
         verdict: Verdict = "UNKNOWN" if not _proved(node) else "HOISTED" if saved else "GUARDED" if tails else "PROVED"
