@@ -1,4 +1,5 @@
-"""Loops over lanes that must not become wide vectors: in CUDA's code TileLang has no type for more than four bools."""
+"""Loops over lanes that ask for at most four lanes side by side in a thread, as many bools as TileLang has a vector for in CUDA's code: the layout
+that a loop asks for is that of all values beside it. (What gets another layout nevertheless, toolchain/tilelang_mends.py makes short.)"""
 
 from __future__ import annotations
 

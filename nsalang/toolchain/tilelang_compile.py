@@ -29,6 +29,7 @@ from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target, parse_target
 from nsalang.toolchain import Argument, Files, Launch, Program
 from nsalang.toolchain.tilelang_cpu import cpu_language, header, narrowed, pipeline
+from nsalang.toolchain.tilelang_mends import mended
 
 KINDS = ("cuda", "hip", "ptx", "cubin", "c")
 """What :func:`emit` can show; cuda, ptx and cubin for cuda targets, hip for hip targets, c for the cpu."""
@@ -137,41 +138,6 @@ def _without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-@contextlib.contextmanager
-def _guarded_loads_stay() -> Iterator[None]:
-    """TileLang's pass DecoupleTypeCast reads what a statement with a cast loads into registers first, also what stands under an `if_then_else`: the
-    load leaves its guard, and a mask that compares 64-bit integers has such a cast. It must not see these statements."""
-    module: Any = importlib.import_module("tilelang.transform.decouple_type_cast")
-    from tvm import ir, tirx
-
-    had_cast = module._has_cast
-    choice = ir.Op.get("tirx.if_then_else")
-
-    def loads(expression: Any) -> bool:
-        found: list[bool] = []
-        tirx.stmt_functor.post_order_visit(
-            expression,
-            lambda n: found.append(True) if isinstance(n, tirx.BufferLoad) and module.is_global_or_shared_buffer(n.buffer) else None,
-        )
-        return bool(found)
-
-    def has_cast(statement: Any) -> bool:
-        guarded: list[bool] = []
-
-        def look(node: Any) -> None:
-            if isinstance(node, tirx.Call) and node.op.same_as(choice) and (loads(node.args[1]) or loads(node.args[2])):
-                guarded.append(True)
-
-        tirx.stmt_functor.post_order_visit(statement, look)
-        return had_cast(statement) and not guarded
-
-    module._has_cast = has_cast
-    try:
-        yield
-    finally:
-        module._has_cast = had_cast
-
-
 def _function(program: Program, target: Target) -> Any:
     """Execute the module and call its entry: a PrimFunc. The text is where inspect finds it only for as long as that takes."""
     digest = hashlib.sha256(program.source.encode()).hexdigest()[:12]
@@ -211,7 +177,7 @@ def lower(program: Program) -> Lowered:
         tilelang.disable_cache()
         device = _device_target(target)
         try:
-            with tilelang.tvm.transform.PassContext(opt_level=3, config=options), device, _guarded_loads_stay():
+            with tilelang.tvm.transform.PassContext(opt_level=3, config=options), device, mended():
                 return _lower(_function(program, target), device, target.kind == "cpu")
         except NsaError:
             raise

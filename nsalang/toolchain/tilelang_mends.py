@@ -1,0 +1,113 @@
+"""What nsalang changes in TileLang's passes while it compiles: two faults of TileLang 0.1.15 that the text of a program cannot avoid."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+MOST_BOOLS = 4
+"""Lanes of a vector of bools for which TileLang has a type in CUDA's code."""
+
+
+@contextlib.contextmanager
+def mended() -> Iterator[None]:
+    """Both changes, as long as the block runs."""
+    with _guarded_loads_stay(), _bools_in_short_vectors():
+        yield
+
+
+@contextlib.contextmanager
+def _guarded_loads_stay() -> Iterator[None]:
+    """TileLang's pass DecoupleTypeCast reads what a statement with a cast loads into registers first, also what stands under an `if_then_else`: the
+    load leaves its guard, and a mask that compares 64-bit integers has such a cast. It must not see these statements."""
+    module: Any = importlib.import_module("tilelang.transform.decouple_type_cast")
+    from tvm import ir, tirx
+
+    had_cast = module._has_cast
+    choice = ir.Op.get("tirx.if_then_else")
+
+    def loads(expression: Any) -> bool:
+        found: list[bool] = []
+        tirx.stmt_functor.post_order_visit(
+            expression,
+            lambda n: found.append(True) if isinstance(n, tirx.BufferLoad) and module.is_global_or_shared_buffer(n.buffer) else None,
+        )
+        return bool(found)
+
+    def has_cast(statement: Any) -> bool:
+        guarded: list[bool] = []
+
+        def look(node: Any) -> None:
+            if isinstance(node, tirx.Call) and node.op.same_as(choice) and (loads(node.args[1]) or loads(node.args[2])):
+                guarded.append(True)
+
+        tirx.stmt_functor.post_order_visit(statement, look)
+        return had_cast(statement) and not guarded
+
+    module._has_cast = has_cast
+    try:
+        yield
+    finally:
+        module._has_cast = had_cast
+
+
+@contextlib.contextmanager
+def _bools_in_short_vectors() -> Iterator[None]:
+    """TileLang makes vectors of as many lanes as have 16 bytes, of bools and of comparisons of bytes too, and then has no type for them. Behind
+    the last pass that plans vectors, a loop of more than MOST_BOOLS lanes that computes bools becomes several of so many."""
+    transform: Any = importlib.import_module("tilelang.transform")
+    from tvm import tirx
+
+    before = transform.LegalizeVectorizedLoop
+
+    def after() -> Any:
+        from tvm.ir.transform import Sequential
+
+        return Sequential([before(), tirx.transform.prim_func_pass(_shorten, opt_level=0, name="nsalang.ShortVectorsOfBools")])
+
+    transform.LegalizeVectorizedLoop = after
+    try:
+        yield
+    finally:
+        transform.LegalizeVectorizedLoop = before
+
+
+def _shorten(function: Any, module: Any, context: Any) -> Any:
+    from tvm import tirx
+
+    def split(loop: Any) -> Any:
+        wide = loop.kind == tirx.ForKind.VECTORIZED and int(loop.extent) > MOST_BOOLS and int(loop.extent) % MOST_BOOLS == 0
+        if not wide or not _computes_bools(loop):
+            return None
+        part, lane = (tirx.Var(f"{loop.loop_var.name}_{what}", loop.loop_var.dtype) for what in ("part", "lane"))
+        body = tirx.stmt_functor.substitute(loop.body, {loop.loop_var: part * MOST_BOOLS + lane})
+        inner = tirx.For(lane, 0, MOST_BOOLS, tirx.ForKind.VECTORIZED, body, annotations=loop.annotations)
+        return tirx.For(part, 0, int(loop.extent) // MOST_BOOLS, tirx.ForKind.UNROLLED, inner)
+
+    return function.with_body(tirx.stmt_functor.ir_transform(function.body, None, split, ["tirx.For"]), span=function.span)
+
+
+def _computes_bools(loop: Any) -> bool:
+    """Whether the lanes of a loop have bools of their own. A condition is the same for all lanes: TileLang plans its vectors so."""
+    from tvm import ir, tirx
+
+    choice = ir.Op.get("tirx.if_then_else")
+    conditions: list[Any] = []
+    bools: list[Any] = []
+
+    def look(node: Any) -> None:
+        if isinstance(node, tirx.IfThenElse | tirx.Select):
+            conditions.append(node.condition)
+        elif isinstance(node, tirx.Call) and node.op.same_as(choice):
+            conditions.append(node.args[0])
+        value = node.value if isinstance(node, tirx.BufferStore) else node
+        if isinstance(value, tirx.PrimExpr) and value.dtype == "bool":
+            bools.append(value)
+
+    tirx.stmt_functor.post_order_visit(loop.body, look)
+    uniform: set[Any] = set()
+    for condition in conditions:
+        tirx.stmt_functor.post_order_visit(condition, uniform.add)
+    return any(b not in uniform for b in bools)
