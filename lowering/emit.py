@@ -270,6 +270,12 @@ def used_indices(kernel: ir.Kernel) -> dict[str, bool]:
     return {n.name: n.dtype is I64 for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Index)}
 
 
+def read_axes(kernel: ir.Kernel, name: str) -> tuple[str, ...]:
+    """An index variable and the groups of its lanes, of these those that the code reads."""
+    used = used_indices(kernel)
+    return tuple(n for n in (name, *(group for group, of, _ in kernel.schedule.groups if of == name)) if n in used)
+
+
 def assigned_twice(kernel: ir.Kernel) -> frozenset[str]:
     """Variables with several assignments: a backend must give the first the type of the others."""
     seen: set[str] = set()

@@ -96,7 +96,7 @@ class Values:
         info = ir.axes_of(self.kernel)[axis]
         starts_at_zero = isinstance(info.start, ir.Const) and info.start.value == 0
         divisor = emit.dim_divisor(self.kernel, dim)
-        return math.gcd(divisor, self.kernel.schedule.length(axis), 16) if starts_at_zero and info.kind != "span" else 1
+        return math.gcd(divisor, self.kernel.schedule.length(axis), 16) if starts_at_zero and info.kind in ("grid", "loop") else 1
 
     def divisor(self, x: ir.Expr) -> int:
         """A number of which an integer is seen to be a multiple."""
@@ -115,13 +115,19 @@ class Values:
                 return 1
 
     def index(self, x: ir.Index) -> Text:
-        """An index variable: where its block begins, and the lane."""
-        base = self.bases[x.name]
+        """An index variable: where its block begins, and the lane; of groups, the first of each."""
+        base = self.base(x)
         if not x.axes:
             assert base is not None
             return base
-        lane = Text(self.lane[x.name])
+        lane, step = Text(self.lane[x.name]), self.kernel.schedule.step(x.name)
+        if step > 1:
+            lane = infix("*", Text(str(lane), emit.PRODUCT), number(step))
         return lane if base is None else infix("+", base, lane)
+
+    def base(self, x: ir.Index) -> Text | None:
+        """Where the block of an index begins; groups begin where the axis does that they are of."""
+        return self.bases[next((of for group, of, _ in self.kernel.schedule.groups if group == x.name), x.name)]
 
     def expr(self, x: ir.Expr) -> Text:
         match x:
@@ -135,7 +141,8 @@ class Values:
                 return text if passed == x.dtype.name else self.cast(text, x.dtype)
             case ir.Index():
                 text = self.index(x)
-                narrow = x.axes and (self.bases[x.name] is None or text.level == SUM and str(self.bases[x.name]).isdigit())
+                base = self.base(x)
+                narrow = x.axes and (base is None or text.level == SUM and str(base).isdigit())
                 return self.cast(text, I64) if x.dtype is I64 and narrow else text
             case ir.Var():
                 if x.name in self.scalars:
@@ -156,6 +163,8 @@ class Values:
                 return call("T.reinterpret", self.operand(x.x), f'"{x.dtype.tilelang}"')
             case ir.Full():
                 return self.operand(x.value)
+            case ir.Spread():
+                return self.spread(x)
             case ir.Load():
                 # Of an address that is computed ahead of its loop; all others have names.
                 return self.load(x)
@@ -165,6 +174,14 @@ class Values:
                 raise AssertionError(f"expand left a {type(x).__name__}")
             case _:
                 assert_never(x)
+
+    def spread(self, x: ir.Spread) -> Text:
+        """What the group of the lane being printed has."""
+        before = self.lane
+        self.lane = {**before, x.group: str(infix("//", Text(before[x.over]), number(self.kernel.schedule.step(x.group))))}
+        found = self.expr(x.x)
+        self.lane = before
+        return found
 
     def operand(self, x: ir.Expr) -> Text:
         """An argument of a function of TileLang's: a number needs its type there."""

@@ -143,8 +143,8 @@ class Printer:
 
     def grid(self) -> None:
         """Where the index variables of this block begin, from its number: the last varies fastest."""
-        read = emit.used_indices(self.kernel)
-        if not any(i.name in read for i in self.kernel.grid):
+        read = [i for i in self.kernel.grid if emit.read_axes(self.kernel, i.name)]
+        if not read:
             return
         self.pid = self.names.pick("pid")
         pid = Text(self.pid)
@@ -152,7 +152,7 @@ class Printer:
             pid = Text(self.names.pick("block"))
             self.emitter.line(f'{pid} = T.cast({self.pid}, "int64")')
         for position, index in reversed([*enumerate(self.kernel.grid)]):
-            if index.name in read:
+            if index in read:
                 mine = pid
                 for later in reversed(self.kernel.grid[position + 1 :]):
                     mine = call("T.truncdiv", mine, self.count(later))
@@ -209,7 +209,7 @@ class Printer:
             case ir.Store():
                 self.store(s)
             case ir.SpanAxis():
-                if s.axis in emit.used_indices(self.kernel):
+                if emit.read_axes(self.kernel, s.axis):
                     self.span_axis(s)
             case ir.For():
                 self.loop(s)
@@ -262,7 +262,7 @@ class Printer:
         if isinstance(s.lo, ir.Const) and isinstance(s.hi, ir.Const):
             blocks = number(max(0, -(-(int(s.hi.value) - int(s.lo.value)) // length)))
         with self.emitter.block(f"for {counter} in {call('T.serial', blocks)}:", s.span):
-            if s.ahead or s.index in emit.used_indices(self.kernel):
+            if s.ahead or emit.read_axes(self.kernel, s.index):
                 self.emitter.line(f"{name} = {start(counter)}", s.span)
             if s.ahead:
                 self.fetch_next(s, early, counter, Text(name), hi, length)

@@ -12,6 +12,7 @@ from nsalang import ir
 from nsalang.dtypes import BOOL, F32, I32, DType
 from nsalang.lowering import emit
 from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
+from nsalang.source import Span
 from nsalang.target import Target
 from nsalang.toolchain import Program
 
@@ -102,8 +103,7 @@ class Printer:
 
     def grid(self) -> None:
         """The index variables of this program, from its number: the last varies fastest."""
-        read = emit.used_indices(self.kernel)
-        wanted = [i for i in self.kernel.grid if i.name in read]
+        wanted = [i for i in self.kernel.grid if emit.read_axes(self.kernel, i.name)]
         if not wanted:
             return
         pid: Text = call("tl.program_id", "0")
@@ -114,18 +114,32 @@ class Printer:
             self.emitter.line(f"{name} = {pid}")
             pid = Text(name)
         for position, index in reversed([*enumerate(self.kernel.grid)]):
-            if index.name in read:
+            if index in wanted:
                 later = [self._programs(i) for i in self.kernel.grid[position + 1 :]]
                 mine = pid
                 for count in reversed(later):
                     mine = infix("//", mine, count)
                 if position:
                     mine = infix("%", mine, self._programs(index))
-                name = self.indices[index.name] = self.names.pick(ir.plain(index.name))
                 if index.tiled:
-                    length = self.kernel.schedule.length(index.name)
-                    mine = infix("+", infix("*", mine, number(length)), call("tl.arange", "0", str(length)))
-                self.emitter.line(f"{name} = {mine}", index.span)
+                    begin = infix("*", mine, number(self.kernel.schedule.length(index.name)))
+                    self.block_axis(index.name, begin, index.span)
+                else:
+                    name = self.indices[index.name] = self.names.pick(ir.plain(index.name))
+                    self.emitter.line(f"{name} = {mine}", index.span)
+
+    def block_axis(self, axis: str, start: Text | None, span: Span | None, constant: bool = False) -> None:
+        """The variables of an axis, which begins at ``start`` (None: at 0), and of the first lanes of its groups, as far as the code reads them.
+        ``constant``: nothing in ``start`` has 64 bits."""
+        for each in emit.read_axes(self.kernel, axis):
+            lanes = call("tl.arange", "0", str(self.kernel.schedule.length(each)))
+            if (step := self.kernel.schedule.step(each)) > 1:
+                lanes = infix("*", lanes, number(step))
+            if constant and emit.used_indices(self.kernel)[each]:
+                lanes = method(lanes, "to", "tl.int64")
+            if each not in self.indices:
+                self.indices[each] = self.names.pick(ir.plain(each))
+            self.emitter.line(f"{self.indices[each]} = {lanes if start is None else infix('+', start, lanes)}", span)
 
     def _programs(self, index: ir.GridIndex) -> Text:
         length = self.kernel.schedule.length(index.name) if index.tiled else 1
@@ -153,7 +167,7 @@ class Printer:
             case ir.Store():
                 out.line(str(self.store(s)), s.span)
             case ir.SpanAxis():
-                if s.axis in emit.used_indices(self.kernel):
+                if emit.read_axes(self.kernel, s.axis):
                     self.span_axis(s)
             case ir.For():
                 self.loop(s)
@@ -163,14 +177,8 @@ class Printer:
                 assert_never(s)
 
     def span_axis(self, s: ir.SpanAxis) -> None:
-        lanes = call("tl.arange", "0", str(self.kernel.schedule.length(s.axis)))
-        constant = isinstance(s.start, ir.Const)
-        if constant and emit.used_indices(self.kernel)[s.axis]:
-            lanes = method(lanes, "to", "tl.int64")
-        start = self.expr(s.start)
-        value = lanes if constant and start.text == "0" else infix("+", start, lanes)
-        name = self.indices[s.axis] = self.names.pick(ir.plain(s.axis))
-        self.emitter.line(f"{name} = {value}", s.span)
+        from_zero = isinstance(s.start, ir.Const) and s.start.value == 0
+        self.block_axis(s.axis, None if from_zero else self.expr(s.start), s.span, isinstance(s.start, ir.Const))
 
     def loop(self, s: ir.For) -> None:
         wide = emit.used_indices(self.kernel).get(s.index, False)
@@ -184,11 +192,9 @@ class Printer:
             with self.emitter.block(f"for {name} in {call('range', *bounds)}:", s.span):
                 self.statements(s.body)
             return
-        length = self.kernel.schedule.length(s.index)
         start = self.names.pick(f"{name}_start")
-        with self.emitter.block(f"for {start} in {call('range', *bounds, str(length))}:", s.span):
-            if s.index in emit.used_indices(self.kernel):
-                self.emitter.line(f"{name} = {start} + tl.arange(0, {length})", s.span)
+        with self.emitter.block(f"for {start} in {call('range', *bounds, str(self.kernel.schedule.length(s.index)))}:", s.span):
+            self.block_axis(s.index, Text(start), s.span)
             self.statements(s.body)
 
     def branch(self, s: ir.If, word: str) -> None:
@@ -311,12 +317,30 @@ class Printer:
                 if not x.value.axes:
                     return call("tl.full", self.shape(x.axes), self.expr(x.value), self.dtype(x.dtype))
                 return call("tl.broadcast_to", self.lifted(x.value, x.axes), self.shape(x.axes))
+            case ir.Spread():
+                return self.spread(x)
             case ir.Load() | ir.Dot() | ir.Reduce() | ir.Scan():
                 raise AssertionError(f"flatten left a {type(x).__name__} inside an expression")
             case ir.Search() | ir.Border():
                 raise AssertionError(f"expand left a {type(x).__name__}")
             case _:
                 assert_never(x)
+
+    def spread(self, x: ir.Spread) -> Text:
+        """Behind each dimension of groups one of the lanes in a group: together they run as the lanes of the axis do."""
+        inner: ir.Expr = x
+        groups: set[str] = set()
+        while isinstance(inner, ir.Spread):
+            groups.add(inner.group)
+            inner = inner.x
+        places: list[str] = []
+        sizes: list[str] = []
+        for axis in emit.machine_axes(self.kernel, inner.axes):
+            places += [":", "None"] if axis in groups else [":"]
+            sizes.append(str(self.kernel.schedule.length(axis)))
+            sizes += [str(self.kernel.schedule.step(axis))] if axis in groups else []
+        every = call("tl.broadcast_to", subscript(self.expr(inner), ", ".join(places)), f"({', '.join(sizes)})")
+        return call("tl.reshape", every, self.shape(x.axes))
 
     def operand(self, x: ir.Expr, within: ir.Expr | ir.Store) -> Text:
         """An argument of a function of Triton's, which takes a Python number for i32 or f32 whatever the others are."""

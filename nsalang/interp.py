@@ -92,11 +92,21 @@ _CAUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """The lanes of an axis: indices from ``start``, ``count`` of them, of which the first ``real`` exist."""
+    """The lanes of an axis: indices from ``start``, one every ``step``, ``count`` of them, of which the first ``real`` exist."""
 
     start: int
     count: int
     real: int
+    step: int = 1
+
+    def groups(self, step: int) -> Lanes:
+        """The first lane of each group of these. Groups begin at multiples of ``step``, wherever a tile begins."""
+        first = self.start // step
+
+        def count(lanes: int) -> int:
+            return -(-(self.start + lanes) // step) - first if lanes else 0
+
+        return Lanes(first * step, count(self.count), count(self.real), step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +163,15 @@ class Run:
         length = self.length(axis) or max(1, high - low)
         for start in range(low, high, length):
             real = min(length, high - start)
-            self.lanes[axis] = Lanes(start, length if self.machine else real, real)
+            self.begin(axis, Lanes(start, length if self.machine else real, real))
             body()
+
+    def begin(self, axis: str, lanes: Lanes) -> None:
+        """From here on an axis has these lanes, and its groups with it."""
+        self.lanes[axis] = lanes
+        for group, of, step in self.program.schedule.groups:
+            if of == axis:
+                self.lanes[group] = lanes.groups(step)
 
     def length(self, axis: str) -> int | None:
         """Length of the tiles of an axis; None: the whole range."""
@@ -179,7 +196,7 @@ class Run:
                 real = node.length if node.stop is None else max(0, min(node.length, self.integer(node.stop) - start))
                 count = self.program.schedule.length(node.axis) if self.machine else real
                 assert count >= real, f"{node.axis} has {node.length} lanes; the machine's length is {count}"
-                self.lanes[node.axis] = Lanes(start, count, real)
+                self.begin(node.axis, Lanes(start, count, real))
             case ir.For(kind="range"):
                 for value in range(self.integer(node.lo), self.integer(node.hi)):
                     self.values[node.index] = Lane(torch.tensor(value), ())
@@ -218,7 +235,7 @@ class Run:
                 if node.axes == ():
                     return self.values[node.name]
                 lanes = self.lanes[node.name]
-                return self.made(node, *numerics.fit(torch.arange(lanes.start, lanes.start + lanes.count), node.dtype))
+                return self.made(node, *numerics.fit(torch.arange(lanes.count) * lanes.step + lanes.start, node.dtype))
             case ir.Var():
                 return self.values[node.name]
             case ir.Unary():
@@ -259,8 +276,17 @@ class Run:
             case ir.Full():
                 (x,) = self.aligned(node.axes, node.value)
                 return self.made(node, x.data.expand(self.shape(node.axes)), None, x)
+            case ir.Spread():
+                return self.spread(node)
             case _:
                 assert_never(node)
+
+    def spread(self, node: ir.Spread) -> Lane:
+        x, lanes, groups = self.value(node.x), self.lanes[node.over], self.lanes[node.group]
+        mine = (torch.arange(lanes.start, lanes.start + lanes.count) - groups.start) // groups.step
+        at = x.axes.index(node.group)
+        lost = None if x.lost is None else x.lost.expand(x.data.shape).index_select(at, mine)
+        return Lane(x.data.index_select(at, mine), node.axes, lost, x.why)
 
     def shape(self, axes: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(self.lanes[a].count for a in axes)
@@ -421,7 +447,7 @@ class Run:
         """The first of some lanes, and the index variables there."""
         first = tuple(int(i) for i in lanes.expand(self.shape(axes)).nonzero()[0])
         at = {n: int(v.data) for n, v in self.values.items() if n in self.scalar_indices()}
-        return first, at | {ir.plain(a): self.lanes[a].start + i for a, i in zip(axes, first, strict=True)}
+        return first, at | {ir.plain(a): self.lanes[a].start + i * self.lanes[a].step for a, i in zip(axes, first, strict=True)}
 
     def scalar_indices(self) -> set[str]:
         loops = {n.index for s in self.program.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "range"}

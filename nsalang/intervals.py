@@ -127,7 +127,7 @@ class Bounds:
                     self.variables[node.name] = found if old is None else old.join(found)
             case ir.SpanAxis():
                 start = self.of(node.start)
-                self.indices[node.axis] = cut(start.lo, start.hi + self.lengths.get(node.axis, 2 * node.length) - 1)
+                self._lies(node.axis, cut(start.lo, start.hi + self.lengths.get(node.axis, 2 * node.length) - 1))
             case ir.For():
                 self._index(node.index, node.lo, node.hi, node.kind == "tile")
                 for inner in node.body:
@@ -142,7 +142,11 @@ class Bounds:
 
     def _index(self, name: str, lo: ir.Expr, hi: ir.Expr, tiled: bool) -> None:
         tail = self.lengths.get(name, LONGEST_TILE) - 1 if tiled else 0
-        self.indices[name] = cut(self.of(lo).lo, self.of(hi).hi - 1 + tail)
+        self._lies(name, cut(self.of(lo).lo, self.of(hi).hi - 1 + tail))
+
+    def _lies(self, axis: str, found: Interval) -> None:
+        """Where the index of an axis lies, and so the first lanes of its groups."""
+        self.indices |= dict.fromkeys((axis, *(group for group, of, _ in self.kernel.schedule.groups if of == axis)), found)
 
     # ------------------------------------------------------------------------------------------------------------- expressions
 
@@ -173,6 +177,8 @@ class Bounds:
                 return of_dtype(node.dtype)
             case ir.Full():
                 return self.of(node.value)
+            case ir.Spread():
+                return self.of(node.x)
             case ir.Reduce():
                 return self._reduce(node)
             case ir.Scan():

@@ -253,8 +253,37 @@ class Full(Value):
     value: Expr
 
 
+@dataclass(frozen=True, slots=True)
+class Spread(Value):
+    """``x``, which has one lane for each group of lanes of the axis ``over``, in every lane of its group; ``group`` is the axis of
+    ``x`` that has those lanes (see Schedule). Only after the pass ``spread``, of a variable
+    or of a value that is spread along another axis."""
+
+    x: Expr
+    over: str
+    group: str
+
+
 Expr: TypeAlias = (
-    Const | Dim | Scalar | Index | Var | Unary | Binary | Fma | Where | Cast | Bitcast | Load | Search | Border | Dot | Reduce | Scan | Full
+    Const
+    | Dim
+    | Scalar
+    | Index
+    | Var
+    | Unary
+    | Binary
+    | Fma
+    | Where
+    | Cast
+    | Bitcast
+    | Load
+    | Search
+    | Border
+    | Dot
+    | Reduce
+    | Scan
+    | Full
+    | Spread
 )
 
 # ------------------------------------------------------------------------------------------------------------------- statements
@@ -416,7 +445,8 @@ class Schedule:
     ``Kernel.hoists`` says holds; ``allow_unknown``: an access that the prover cannot settle is guarded; ``checked``: every access and promise
     is checked at run time (NSALANG_CHECK=1); ``classes``: grid axes whose length a launch sets to the power of two at or above their extent,
     with the least and the greatest length; ``sized``: lengths that it has set so; ``rows``: tensors whose last stride is 1 where ``aligned``,
-    with addresses and other strides of any kind."""
+    with addresses and other strides of any kind; ``groups``: axes that the pass ``spread`` makes, each with an axis that it is of and a number of
+    lanes: its lanes are the first of each so many lanes of that axis, and so is its index."""
 
     backend: Literal["triton", "tilelang"] | None = None
     lengths: tuple[tuple[str, int], ...] = ()
@@ -434,6 +464,11 @@ class Schedule:
     classes: tuple[tuple[str, int, int], ...] = ()
     sized: tuple[tuple[str, int], ...] = ()
     rows: tuple[str, ...] = ()
+    groups: tuple[tuple[str, str, int], ...] = ()
+
+    def step(self, axis: str) -> int:
+        """How many lanes of another axis stand behind a lane of this one; 1 for an axis of its own."""
+        return next((step for name, _, step in self.groups if name == axis), 1)
 
     def length(self, axis: str) -> int:
         """Machine length of an axis."""
@@ -482,10 +517,11 @@ class Kernel(Node):
 
 @dataclass(frozen=True, slots=True)
 class AxisInfo:
-    """Where an axis comes from: its lanes are ``start <= index < stop``; a span's ``length`` is known, a tile's is the schedule's choice."""
+    """Where an axis comes from: its lanes are ``start <= index < stop``; a span's ``length`` is known, a tile's is the schedule's choice.
+    An axis of kind ``group`` has some lanes of another axis, with the same ends."""
 
     name: str
-    kind: Literal["grid", "loop", "span"]
+    kind: Literal["grid", "loop", "span", "group"]
     start: Expr
     stop: Expr
     length: int | None
@@ -572,7 +608,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def axes_of(kernel: Kernel) -> dict[str, AxisInfo]:
-    """All axes of a kernel by name, in the order of declaration."""
+    """All axes of a kernel by name, in the order of declaration; one of groups behind the axis that it is of."""
     zero = const(0)
     found: dict[str, AxisInfo] = {}
     for index in kernel.grid:
@@ -588,4 +624,10 @@ def axes_of(kernel: Kernel) -> dict[str, AxisInfo]:
                 found[node.axis] = AxisInfo(node.axis, "span", node.start, end, node.length)
             elif isinstance(node, For) and node.kind == "tile":
                 found[node.index] = AxisInfo(node.index, "loop", node.lo, node.hi, None)
-    return found
+    if not kernel.schedule.groups:
+        return found
+    ordered: dict[str, AxisInfo] = {}
+    for name, axis in found.items():
+        ordered[name] = axis
+        ordered |= {group: AxisInfo(group, "group", axis.start, axis.stop, None) for group, of, _ in kernel.schedule.groups if of == name}
+    return ordered

@@ -69,6 +69,8 @@ def natural(node: ir.Expr) -> DType:
             return node.a.dtype
         case ir.Full():
             return node.value.dtype
+        case ir.Spread():
+            return node.x.dtype
         case ir.Reduce():
             if node.op in ("argmax", "argmin"):
                 return I64
@@ -279,6 +281,8 @@ class _Printer:
                 return f"cumsum({self.at(node.x, 0)}, axis={node.over}{flags})", _POSTFIX
             case ir.Full():
                 return f"full({', '.join(node.axes)}, {self.at(node.value, 0)})", _POSTFIX
+            case ir.Spread():
+                return f"spread({self.at(node.x, 0)}, {node.group}, {node.over})", _POSTFIX
             case _:
                 assert_never(node)
 
@@ -321,6 +325,8 @@ def schedule(s: ir.Schedule) -> Iterator[str]:
         yield f"rows: {', '.join(s.rows)}"
     if s.lengths:
         yield f"lanes: {', '.join(f'{axis} {length}' for axis, length in s.lengths)}"
+    if s.groups:
+        yield f"groups: {', '.join(f'{axis} every {step} of {of}' for axis, of, step in s.groups)}"
     if s.pinned:
         yield f"pinned: {', '.join(f'{axis} {length}' for axis, length in s.pinned)}"
     if s.classes:

@@ -118,6 +118,23 @@ def proofs_fit_the_masks(kernel: ir.Kernel) -> None:
         assert proof.verdict != "HOISTED" or kernel.schedule.exact, f"a variant that is not exact hoists {text_of(node)}"
 
 
+def no_groups(kernel: ir.Kernel) -> None:
+    assert not kernel.schedule.groups, f"groups before there are tiles: {kernel.schedule.groups}"
+
+
+def groups_fit_their_axes(kernel: ir.Kernel) -> None:
+    """The groups of an axis have all of its lanes, and lie behind it in the order."""
+    order = kernel.schedule.order
+    for node in body_nodes(kernel):
+        assert not isinstance(node, ir.Spread) or isinstance(node.x, ir.Var | ir.Spread), f"no variable is spread: {text_of(node)}"
+    for group, of, step in kernel.schedule.groups:
+        assert step > 1 and _is_power(step), f"{group} has every {step} of {of}"
+        assert kernel.schedule.length(group) * step == kernel.schedule.length(of), f"the groups {group} are not all of {of}"
+        between = order[order.index(of) + 1 : order.index(group)]
+        assert order.index(of) < order.index(group), f"{group} lies before {of}"
+        assert all(any(name == b and other == of for name, other, _ in kernel.schedule.groups) for b in between), f"{between} is in the way"
+
+
 def exact_relies_on_hoists(kernel: ir.Kernel) -> None:
     assert kernel.hoists or not kernel.schedule.exact, "an exact variant of a kernel that hoists nothing"
 
@@ -145,14 +162,18 @@ def contractions_have_rows(kernel: ir.Kernel) -> None:
 
 
 def operands_are_placed(kernel: ir.Kernel) -> None:
-    """TileLang: each operand of a contraction is a variable in shared memory with one assignment; what is read ahead is a load there."""
+    """TileLang: each operand of a contraction, and what is spread, is a variable in shared memory with one assignment; what is read ahead is a
+    load there."""
     assigned: dict[str, list[ir.Assign]] = {}
     for node in ir.walk(kernel):
         if isinstance(node, ir.Assign):
             assigned.setdefault(node.name, []).append(node)
+    spread = {n.x.name for n in body_nodes(kernel) if isinstance(n, ir.Spread) and isinstance(n.x, ir.Var)}
     if kernel.schedule.backend != "tilelang":
         assert all(n.place is None for many in assigned.values() for n in many), "Triton chooses places itself"
         return
+    for name in spread:
+        assert [n.place for n in assigned[name]] == ["shared"], f"'{name}' is spread, and is no variable of shared memory"
     for node in ir.walk(kernel):
         if isinstance(node, ir.Dot):
             for x in (node.a, node.b):
@@ -227,6 +248,7 @@ STAGES = (
     Stage("contract", (contractions_have_two_sides,)),
     Stage("order", (all_axes_ordered, contractions_have_rows)),
     Stage("tiles", (all_axes_have_lengths,)),
+    Stage("spread", (groups_fit_their_axes,), (no_groups,)),
     Stage("assume", (exact_relies_on_hoists,)),
     Stage("guard", (guards_became_masks, proofs_fit_the_masks), (no_masks, proofs_are_of_the_meaning)),
     Stage("place", (operands_are_placed,)),

@@ -57,6 +57,7 @@ class _Checker:
         assert len(set(k.dims)) == len(k.dims), f"two dimensions of one name in {k.dims}"
         declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis)] + [n.index for n in body_nodes(k) if isinstance(n, ir.For)]
         declared += [g.name for g in k.grid]
+        declared += [name for name, _, _ in k.schedule.groups]
         assert len(set(declared)) == len(declared), f"two index variables of one name in {sorted(declared)}"
         for expression in [
             *(e for t in k.tensors for e in t.shape),
@@ -73,7 +74,10 @@ class _Checker:
         for name in k.partial:
             assert any(t.name == name and t.role != "in" for t in k.tensors), f"partial({name}) names no output"
         for g in k.grid:
-            (self.axes if g.tiled else self.scalars).add(g.name)
+            if g.tiled:
+                self.axes |= self.with_groups(g.name)
+            else:
+                self.scalars.add(g.name)
         self.block(k.body)
 
     def host(self, node: ir.Expr) -> None:
@@ -118,13 +122,17 @@ class _Checker:
         """Check a scope, in which ``axis`` or ``scalar`` is new; what it defines ends with it."""
         before, scalars, variables = self.axes, self.scalars, self.variables
         self.axes, self.scalars, self.variables = (
-            before | ({axis} if axis else set()),
+            before | (self.with_groups(axis) if axis else set()),
             scalars | ({scalar} if scalar else set()),
             dict(variables),
         )
         for statement in body:
             self.statement(statement)
         self.axes, self.scalars, self.variables = before, scalars, variables
+
+    def with_groups(self, axis: str) -> set[str]:
+        """An axis and those that have some of its lanes."""
+        return {axis, *(group for group, of, _ in self.program.schedule.groups if of == axis)}
 
     def statement(self, node: ir.Stmt) -> None:
         match node:
@@ -141,7 +149,7 @@ class _Checker:
                 if node.stop is not None:
                     self.integer(node.stop)
                 assert node.length >= 0, f"the span {node.axis} has length {node.length}"
-                self.axes.add(node.axis)
+                self.axes |= self.with_groups(node.axis)
             case ir.For():
                 self.integer(node.lo)
                 self.integer(node.hi)
@@ -285,6 +293,8 @@ class _Checker:
             case ir.Full():
                 self.expression(node.value)
                 self.has(node.axes, self.joined(node.axes, node.value.axes), text_of(node))
+            case ir.Spread():
+                self.spread(node)
             case _:
                 assert_never(node)
 
@@ -327,6 +337,13 @@ class _Checker:
         if node.fill is not None:
             self.expression(node.fill)
             assert node.fill.dtype is node.dtype, f"{node.dtype} is filled with {node.fill.dtype}: {text_of(node)}"
+
+    def spread(self, node: ir.Spread) -> None:
+        self.expression(node.x)
+        known = [(group, of) for group, of, _ in self.program.schedule.groups]
+        assert (node.group, node.over) in known, f"no groups {node.group} of {node.over}: {text_of(node)}"
+        assert node.group in node.x.axes and node.over not in node.x.axes, f"{_type(node.x)} has no lane for each group: {text_of(node)}"
+        self.has(node.axes, self.joined(tuple(node.over if a == node.group else a for a in node.x.axes)), text_of(node))
 
     def dot(self, node: ir.Dot) -> None:
         self.expression(node.a)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nsalang import ir
-from nsalang.passes import assume, check, contract, expand, flatten, guard, legalize, order, place, prove, simplify, tiles, width
+from nsalang.passes import assume, check, contract, expand, flatten, guard, legalize, order, place, prove, simplify, spread, tiles, width
 from nsalang.target import Target
 
 PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
@@ -16,6 +16,7 @@ PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("contract", contract.run),  # before order and tiles, which are about contractions that a tensor core takes
     ("order", order.run),  # before tiles: the innermost axis gets the long tile
     ("tiles", tiles.run),  # before assume and guard: only lengths tell where lanes are padded
+    ("spread", spread.run),  # after tiles: a group has no more lanes than a tile; before guard, which masks what is loaded for a group
     ("assume", assume.run),  # before guard, which leaves out the tails that a launch check saves
     ("guard", guard.run),  # before legalize: masks are about what the author wrote, not about intermediate values
     ("place", place.run),  # after guard: only a load whose masked lanes are 0 can go straight to shared memory

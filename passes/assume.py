@@ -39,7 +39,7 @@ def saved(kernel: ir.Kernel) -> dict[str, ir.Require]:
     found: dict[str, ir.Require] = {}
     for name, axis in ir.axes_of(kernel).items():
         length = kernel.schedule.length(name)
-        if axis.kind == "span" or name not in along or length == 1:
+        if axis.kind in ("span", "group") or name not in along or length == 1:
             continue
         stop, start = facts.resolved(axis.stop), facts.resolved(axis.start)
         if not (known_at_launch(stop) and known_at_launch(start)):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -72,9 +73,14 @@ class _Guards:
         self.facts = Facts(kernel)
         axes = ir.axes_of(kernel)
         self.declared = tuple(axes)
-        self.inside = {name: tail(self.facts, axis, kernel.schedule.length(name)) for name, axis in axes.items()}
-        self.saved = self._saved(axes) if kernel.schedule.exact else {}
+        own = {name: axis for name, axis in axes.items() if axis.kind != "group"}
+        self.inside = {name: tail(self.facts, axis, kernel.schedule.length(name)) for name, axis in own.items()}
+        self.saved = self._saved(own) if kernel.schedule.exact else {}
         self.inside |= dict.fromkeys(self.saved)
+        self.inside |= self._of_groups(self.inside)
+        self.saved |= {name: t for name, t in self._of_groups(self.saved).items() if t is not None}
+        extents = {name: self.facts.poly(axis.stop) - self.facts.poly(axis.start) for name, axis in own.items()}
+        self.parted = {name for name, of, step in kernel.schedule.groups if extents[of].content % step}
         self.fills: dict[ir.Load, Number] = {}
         self.planted: dict[int, tuple[tuple[str, ...], Number]] = {}
         self.found = Found()
@@ -85,6 +91,15 @@ class _Guards:
         checked = [a for a, require in assume.saved(self.kernel).items() if require in self.kernel.hoists]
         tails = {a: tail(unaided, axes[a], self.kernel.schedule.length(a)) for a in checked}
         return {a: t for a, t in tails.items() if t is not None}
+
+    def _of_groups(self, tails: Mapping[str, ir.Expr | None]) -> dict[str, ir.Expr | None]:
+        """The same conditions for the first lanes of groups: a group exists where its first lane does."""
+
+        def first(tail: ir.Expr | None, of: str, name: str) -> ir.Expr | None:
+            rule = lambda n: dataclasses.replace(n, name=name, axes=(name,)) if isinstance(n, ir.Index) and n.name == of else n  # noqa: E731
+            return None if tail is None else dataclasses.replace(ir.rewrite(tail, rule), axes=(name,))
+
+        return {name: first(tails[of], of, name) for name, of, _ in self.kernel.schedule.groups if of in tails}
 
     def settle(self) -> None:
         """Choose what masked lanes of each load hold, such that few operands need more; and what then still does."""
@@ -263,6 +278,9 @@ class _Guards:
                 return state.get((x.name, axis), TOP)
             case ir.Full():
                 return self.held(x.value, axis, state)
+            case ir.Spread():
+                # A group may have lanes that exist and lanes that do not.
+                return self.held(x.x, (None if x.group in self.parted else x.group) if axis == x.over else axis, state)
             case ir.Where():
                 chosen = self.held(x.cond, axis, state).value
                 if chosen is not None:

@@ -15,6 +15,7 @@ class Names:
     def __init__(self, kernel: ir.Kernel) -> None:
         self.taken = {kernel.name, *kernel.dims, *(t.name for t in kernel.arrays), *(s.name for s in kernel.scalars)}
         self.taken.update(name for name, _ in kernel.constants)
+        self.taken.update(name for name, _, _ in kernel.schedule.groups)
         for node in ir.walk(kernel):
             match node:
                 case ir.Assign(name=name) | ir.GridIndex(name=name) | ir.SpanAxis(axis=name) | ir.For(index=name):

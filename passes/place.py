@@ -25,16 +25,32 @@ from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
-    if not dots_of(kernel):
-        return kernel
-    body = tuple(ir.rewrite(s, _without_where) for s in kernel.body)
-    kernel = kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
-    if kernel.schedule.backend != "tilelang":
+    contracts, on_tilelang = bool(dots_of(kernel)), kernel.schedule.backend == "tilelang"
+    if contracts:
+        body = tuple(ir.rewrite(s, _without_where) for s in kernel.body)
+        kernel = kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
+    if on_tilelang:
+        kernel = _shared(kernel, spread_names(kernel))
+    if not (contracts and on_tilelang):
         return kernel
     kernel = _one_name_a_value(kernel)
     placed = _Operands(kernel)
-    kernel = dataclasses.replace(kernel, body=placed.marked(placed.block(kernel.body, {})))
+    kernel = _shared(dataclasses.replace(kernel, body=placed.block(kernel.body, {})), placed.shared)
     return _Ahead(kernel, target).run()
+
+
+def spread_names(kernel: ir.Kernel) -> set[str]:
+    """The variables that are spread."""
+    return {n.x.name for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Spread) and isinstance(n.x, ir.Var)}
+
+
+def _shared(kernel: ir.Kernel, names: set[str]) -> ir.Kernel:
+    """With these variables in shared memory."""
+
+    def rule(node: ir.Node) -> ir.Node:
+        return dataclasses.replace(node, place="shared") if isinstance(node, ir.Assign) and node.name in names else node
+
+    return dataclasses.replace(kernel, body=tuple(ir.rewrite(s, rule) for s in kernel.body)) if names else kernel
 
 
 def _without_where(node: ir.Node) -> ir.Node:
@@ -142,12 +158,6 @@ class _Operands:
             for n in ir.walk(x)
         )
 
-    def marked(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
-        def rule(node: ir.Node) -> ir.Node:
-            return dataclasses.replace(node, place="shared") if isinstance(node, ir.Assign) and node.name in self.shared else node
-
-        return tuple(ir.rewrite(s, rule) for s in body)
-
 
 def _name(x: ir.Expr) -> str:
     """``x_tile`` for a block of x, else a factor by the first variable in it."""
@@ -173,11 +183,18 @@ class _Ahead:
         def need(stages: int) -> int:
             return sum(self.bytes(n) * (stages if n.name in early else 1) for n in shared)
 
-        stages = next((n for n in range(self.kernel.schedule.stages, 0, -1) if need(n) <= most), 1)
-        if need(stages) > most or (
-            stages < self.kernel.schedule.stages and any(name == "stages" for name, _ in self.kernel.schedule.pinned)
-        ):
-            self.refuse(shared, early, need(self.kernel.schedule.stages), most)
+        def addresses(stages: int) -> list[ir.Assign]:
+            return self.addresses(early if stages > 1 else set())
+
+        wanted = self.kernel.schedule.stages
+        is_pinned = any(name == "stages" for name, _ in self.kernel.schedule.pinned)
+        tries = range(wanted, 0, -1) if not is_pinned else (wanted,)
+        stages = next((n for n in tries if need(n) + sum(map(self.bytes, addresses(n))) <= most), 0)
+        # Where not even one stage leaves room for addresses, they stay in registers.
+        others = {n.name for n in addresses(stages)} if stages else set()
+        stages = stages or next((n for n in tries if need(n) <= most), 1)
+        if need(stages) > most or (is_pinned and stages < wanted):
+            self.refuse(shared, early, need(wanted), most)
 
         body = self.staged(self.kernel.body, ahead, stages)
         schedule = self.kernel.schedule
@@ -187,7 +204,7 @@ class _Ahead:
                 f"stages: {stages}, more would take {need(stages + 1)} bytes of {most}",
             )
             schedule = dataclasses.replace(schedule, stages=stages, why=why)
-        return dataclasses.replace(self.kernel, body=body, schedule=schedule)
+        return _shared(dataclasses.replace(self.kernel, body=body, schedule=schedule), others)
 
     def staged(self, body: tuple[ir.Stmt, ...], ahead: dict[int, tuple[str, ...]], stages: int) -> tuple[ir.Stmt, ...]:
         made: list[ir.Stmt] = []
@@ -247,6 +264,28 @@ class _Ahead:
                     found.append(node.name)
             read.update(repr(n) for n in ir.walk(node) if isinstance(n, ir.Load))
         return tuple(found)
+
+    def addresses(self, early: set[str]) -> list[ir.Assign]:
+        """Variables of fewer axes that say where or whether a block is read or written, but for what is read ``early``. A thread that has some rows
+        of a product is seldom the one that reads them, and in registers such a variable would make it so."""
+        assigned: dict[str, list[ir.Assign]] = {}
+        found: dict[str, None] = {}
+
+        def look(node: ir.Node) -> None:
+            if isinstance(node, ir.Assign):
+                assigned.setdefault(node.name, []).append(node)
+                if node.name in early:
+                    return
+            if isinstance(node, ir.Load | ir.Store):
+                parts = [*node.indices, *(() if node.mask is None else (node.mask,))]
+                names = [n for p in parts for n in ir.walk(p) if isinstance(n, ir.Var)]
+                found.update(dict.fromkeys(n.name for n in names if n.axes and len(n.axes) < len(node.axes)))
+            for child in ir.children(node):
+                look(child)
+
+        for s in self.kernel.body:
+            look(s)
+        return [assigned[n][0] for n in found if len(assigned[n]) == 1 and assigned[n][0].place is None]
 
     def bytes(self, node: ir.Assign) -> int:
         return prod(self.kernel.schedule.length(a) for a in node.value.axes) * node.value.dtype.bytes

@@ -66,6 +66,8 @@ class Reals:
                 return self.variables.get(node.name, ANY)
             case ir.Full():
                 return self.of(node.value)
+            case ir.Spread():
+                return self.of(node.x)
             case ir.Where():
                 return self.of(node.a).join(self.of(node.b))
             case ir.Cast():

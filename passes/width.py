@@ -106,6 +106,8 @@ class _Width:
                 return dataclasses.replace(node, dtype=dtype, acc=None if node.acc is None else to(node.acc, dtype))
             case ir.Full() if node.dtype is I64:
                 return dataclasses.replace(node, dtype=node.value.dtype)
+            case ir.Spread() if node.dtype is I64:
+                return dataclasses.replace(node, dtype=node.x.dtype)
             case _:
                 return node
 

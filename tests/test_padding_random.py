@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import Phase, assume, given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from test_passes import check, typed
 from test_passes_random import COMMON, grow
 
+from nsalang.passes import spread
 from nsalang.source import NsaError
 
 QUICK = settings(COMMON, phases=[Phase.explicit, Phase.generate])
@@ -16,7 +19,7 @@ INF, NAN = float("inf"), float("nan")
 SIZES = {"M": 3, "K": 6}
 
 LEAVES = ["x[m, k]", "w[k]", "f32(h[m, k])", "f32(k)", "1.0", "-2.0", "0.0", "inf", "where(k < 4, x[m, k], 0)", "where(k < n[m], w[k], -inf)",
-          "where(k + 1 < K, x[m, k + 1], 0)", "f32(n[m])"]  # fmt: skip
+          "where(k + 1 < K, x[m, k + 1], 0)", "f32(n[m])", "x[m, k // 2]", "where(k < n[m], w[k // 2], 0)"]  # fmt: skip
 ONE = [
     "(-@)",
     "abs(@)",
@@ -49,6 +52,14 @@ AXES = {
     "group": ("tile(M)", "k = span(2, 5, K)"),
 }
 PARAMETERS = "x: f32[M, K], w: f32[K], h: bf16[M, K], n: i32[M]"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def every_load() -> Iterator[None]:
+    """What is constant in groups is made once a group, however small it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spread, "LOADS", 0)
+        yield
 
 
 def reduced(axes: str, reduction: str, value: str, named: bool) -> str:

@@ -11,6 +11,7 @@ k: 64, summed over by a contraction, 128 bytes of a row
 h: 64, rows of a contraction
 warps: 8, for accumulators and results of 36864 elements
 stages: 2, the blocks that contractions read take 163840 bytes of 230400
+c_first: 4, the first of every 128 of c
 """
 
 import tilelang.language as T
@@ -83,12 +84,12 @@ def entry():
             rest = T.alloc_var("int32")
             t = T.alloc_fragment((64,), "int32")
             remainder = T.alloc_fragment((64,), "int32")
-            page = T.alloc_fragment((64,), "int64")
+            page = T.alloc_shared((64,), "int64")
             remainder_2 = T.alloc_fragment((64,), "int32")
-            slot = T.alloc_fragment((64,), "int64")
-            live = T.alloc_fragment((64,), "bool")
+            slot = T.alloc_shared((64,), "int64")
+            live = T.alloc_shared((64,), "bool")
+            scales_group = T.alloc_shared((64, 4), "float32")
             values_tile = T.alloc_fragment((64, 512), "float8_e4m3fn")
-            scales_tile = T.alloc_fragment((64, 512), "float32")
             keys = T.alloc_shared((64, 512), "bfloat16")
             rope = T.alloc_shared((64, 64), "bfloat16")
             score_2 = T.alloc_fragment((64, 64), "float32")
@@ -133,17 +134,17 @@ def entry():
                     )
                 for i in T.Parallel(64):  # sparse_mla_fp8_part:14
                     live[i] = 0 <= t[i] and page[i] < T.cast(NB, "int64")
-                for i, j in T.Parallel(64, 512):  # sparse_mla_fp8_part:15
+                for i, j in T.Parallel(64, 4):  # sparse_mla_fp8_part:15
+                    scales_group[i, j] = T.if_then_else(
+                        live[i], scales[T.cast(page[i], "int32"), T.cast(slot[i], "int32"), T.truncdiv(j * 128, 128)], T.float32(0.0)
+                    )
+                for i, j in T.Parallel(64, 512):
                     values_tile[i, j] = T.if_then_else(
                         live[i], values[T.cast(page[i], "int32"), T.cast(slot[i], "int32"), j], T.float8_e4m3fn(0.0)
                     )
                 for i, j in T.Parallel(64, 512):
-                    scales_tile[i, j] = T.if_then_else(
-                        live[i], scales[T.cast(page[i], "int32"), T.cast(slot[i], "int32"), T.truncdiv(j, 128)], T.float32(0.0)
-                    )
-                for i, j in T.Parallel(64, 512):
                     keys[i, j] = T.if_then_else(
-                        live[i], T.cast(T.cast(values_tile[i, j], "float32") * scales_tile[i, j], "bfloat16"), T.bfloat16(0.0)
+                        live[i], T.cast(T.cast(values_tile[i, j], "float32") * scales_group[i, j // 128], "bfloat16"), T.bfloat16(0.0)
                     )
                 for i, j in T.Parallel(64, 64):  # sparse_mla_fp8_part:16
                     rope[i, j] = T.if_then_else(live[i], ropes[T.cast(page[i], "int32"), T.cast(slot[i], "int32"), j], T.bfloat16(0.0))

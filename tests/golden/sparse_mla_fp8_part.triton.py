@@ -11,6 +11,7 @@ k: 64, summed over by a contraction, 128 bytes of a row
 h: 64, rows of a contraction
 warps: 8, for accumulators and results of 36864 elements
 stages: 1, the blocks that contractions read take 155648 bytes of 230400
+c_first: 4, the first of every 128 of c
 """
 
 import triton
@@ -60,6 +61,7 @@ def sparse_mla_fp8_part(
     x = pid // tl.cdiv(H, 64) // G % X
     b = pid // tl.cdiv(H, 64) // G // X
     c = tl.arange(0, 512)  # sparse_mla_fp8_part:6
+    c_first = tl.arange(0, 4) * 128
     r = tl.arange(0, 64)
     # sparse_mla_fp8_part:8
     query = tl.load(q + b * q_stride0 + x * q_stride1 + h[:, None] * q_stride2 + c[None, :], mask=(h < H)[:, None], other=0.0)
@@ -81,20 +83,24 @@ def sparse_mla_fp8_part(
         remainder_2 = t % P
         slot = tl.where(remainder_2 < 0, remainder_2.to(tl.int64) + P.to(tl.int64), remainder_2.to(tl.int64))
         live = (0 <= t) & (page < NB.to(tl.int64))  # sparse_mla_fp8_part:14
+        scales_group = tl.load(
+            scales
+            + page.to(tl.int32)[:, None] * scales_stride0
+            + slot.to(tl.int32)[:, None] * scales_stride1
+            + (c_first // 128)[None, :] * scales_stride2,
+            mask=live[:, None],
+            other=0.0,
+        )  # sparse_mla_fp8_part:15
         values_tile = tl.load(
             values + page.to(tl.int32)[:, None] * values_stride0 + slot.to(tl.int32)[:, None] * values_stride1 + c[None, :],
             mask=live[:, None],
             other=0.0,
-        )  # sparse_mla_fp8_part:15
-        scales_tile = tl.load(
-            scales
-            + page.to(tl.int32)[:, None] * scales_stride0
-            + slot.to(tl.int32)[:, None] * scales_stride1
-            + (c // 128)[None, :] * scales_stride2,
-            mask=live[:, None],
-            other=0.0,
         )
-        keys = tl.where(live[:, None], (values_tile.to(tl.float32) * scales_tile).to(tl.bfloat16), 0.0)
+        keys = tl.where(
+            live[:, None],
+            (values_tile.to(tl.float32) * tl.reshape(tl.broadcast_to(scales_group[:, :, None], (64, 4, 128)), (64, 512))).to(tl.bfloat16),
+            0.0,
+        )
         rope = tl.load(
             ropes + page.to(tl.int32)[:, None] * ropes_stride0 + slot.to(tl.int32)[:, None] * ropes_stride1 + r[None, :],
             mask=live[:, None],
