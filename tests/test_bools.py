@@ -71,3 +71,10 @@ def test_vectors_of_other_values_stay_long() -> None:
 @pytest.mark.parametrize("name", ["by_place", "store_past"])
 def test_compiles_with_nvcc(name: str) -> None:
     assert compiled(name, exact=False).artifact["kernel.cubin"].startswith(b"\x7fELF")
+
+
+@pytest.mark.nvcc
+def test_guarded_copies_stay_whole() -> None:
+    kernel = nsalang.load(Path(__file__).parent.parent / "examples" / "sparse_mla.nsa").sparse_mla
+    text = kernel.compile(target="cuda:sm_90", backend="tilelang").artifact["kernel.cu"].decode()
+    assert "cp_async_gs_conditional<16>" in text and not re.search(r"cp_async_gs_conditional<(?!16)", text)

@@ -93,7 +93,7 @@ def _computes_bools(loop: Any) -> bool:
     """Whether the lanes of a loop have bools of their own. A condition is the same for all lanes: TileLang plans its vectors so."""
     from tvm import ir, tirx
 
-    choice = ir.Op.get("tirx.if_then_else")
+    choice, copy = ir.Op.get("tirx.if_then_else"), ir.Op.get("tl.ptx_cp_async")
     conditions: list[Any] = []
     bools: list[Any] = []
 
@@ -102,6 +102,8 @@ def _computes_bools(loop: Any) -> bool:
             conditions.append(node.condition)
         elif isinstance(node, tirx.Call) and node.op.same_as(choice):
             conditions.append(node.args[0])
+        elif isinstance(node, tirx.Call) and node.op.same_as(copy):
+            conditions.extend(node.args[3:])
         value = node.value if isinstance(node, tirx.BufferStore) else node
         if isinstance(value, tirx.PrimExpr) and value.dtype == "bool":
             bools.append(value)
