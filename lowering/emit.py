@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -48,6 +48,13 @@ LEVELS = {
     "<": COMPARE, "<=": COMPARE, ">": COMPARE, ">=": COMPARE, "==": COMPARE, "!=": COMPARE, "|": BITOR, "^": BITXOR, "&": BITAND,
     "<<": SHIFT, ">>": SHIFT, "+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "%": PRODUCT,
 }  # fmt: skip
+
+
+INFIX: dict[ir.BinaryOp, str] = {
+    "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
+}  # fmt: skip
+"""The operators that both languages have, with the same meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +177,34 @@ def index_type(kernel: ir.Kernel) -> Kind:
     return "i64" if kernel.schedule.wide else "i32"
 
 
-def arguments(kernel: ir.Kernel, names: Names) -> list[tuple[Binding, Argument]]:
-    """Everything that a kernel can be given: tensors, views, dimensions, strides, scalars. A lowering passes the tensors, and what its code
-    names of the rest."""
+@dataclass(slots=True)
+class Arguments:
+    """What the code of a kernel can be given, in order. ``used``: the names of those that it names."""
+
+    given: list[tuple[Binding, Argument]]
+    names: dict[tuple[str, str, int], str] = field(init=False)
+    used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.names = {(b.kind, b.name, b.axis): a.name for b, a in self.given}
+
+    def use(self, kind: str, name: str, axis: int = 0) -> str:
+        """The name of an argument, which the code names."""
+        found = self.names[kind, name, axis]
+        self.used.add(found)
+        return found
+
+    def has_stride(self, tensor: str, axis: int) -> bool:
+        """Whether a stride is an argument; else it is 1."""
+        return ("stride", tensor, axis) in self.names
+
+    def passed(self) -> list[tuple[Binding, Argument]]:
+        """The tensors, and of the rest what the code names."""
+        return [(b, a) for b, a in self.given if b.kind == "tensor" or a.name in self.used]
+
+
+def arguments(kernel: ir.Kernel, names: Names) -> Arguments:
+    """Everything that a kernel can be given: tensors, views, dimensions, strides, scalars."""
     index = index_type(kernel)
     aligned = kernel.schedule.vectors if kernel.schedule.aligned else ()
     rows = (*aligned, *kernel.schedule.rows) if kernel.schedule.aligned else ()
@@ -190,7 +222,7 @@ def arguments(kernel: ir.Kernel, names: Names) -> list[tuple[Binding, Argument]]
             out.append((Binding("stride", tensor.name, axis), Argument(name, index, aligned=divisor % 16 == 0, divisor=divisor)))
     for scalar in kernel.scalars:
         out.append((Binding("scalar", scalar.name), Argument(names.pick(scalar.name), PASSED_AS[scalar.dtype.name])))
-    return out
+    return Arguments(out)
 
 
 PASSED_AS: dict[str, Kind] = {
@@ -198,6 +230,11 @@ PASSED_AS: dict[str, Kind] = {
     "f32": "f32",
 }  # fmt: skip
 """How a scalar parameter of each dtype reaches the code: in the least type that holds it and that a launch can pass."""
+
+
+def is_passed_as(kernel: ir.Kernel, x: ir.Scalar) -> bool:
+    """Whether a scalar's argument has the dtype with which the code reads it."""
+    return PASSED_AS[next(p.dtype.name for p in kernel.scalars if p.name == x.name)] == x.dtype.name
 
 
 def dim_divisor(kernel: ir.Kernel, name: str) -> int:
@@ -363,11 +400,33 @@ def facts(kernel: ir.Kernel, target: Target, backend: str) -> list[str]:
     return [*out, *schedule.why]
 
 
-def launch_words(kernel: ir.Kernel) -> list[str]:
-    """What one program does, a phrase for each grid index."""
-    return [
+def docstring(out: Emitter, kernel: ir.Kernel, target: Target, backend: str, instance: str) -> None:
+    """The docstring of the module. ``instance``: what the backend calls one of those that a launch has."""
+    title, *rest = facts(kernel, target, backend)
+    made = [
         f"{kernel.schedule.length(i.name)} {ir.plain(i.name)}"
         if i.tiled and kernel.schedule.length(i.name) > 1
         else f"one {ir.plain(i.name)}"
         for i in kernel.grid
     ]
+    out.line(f'"""{title}')
+    out.line()
+    for line in (f"A {instance} makes {' x '.join(made) or 'everything'}; {instance}s run through the last index fastest.", *rest):
+        out.out.append(line.replace("\\", "/").replace('"""', "'''"))
+    out.line('"""')
+
+
+def arms(s: ir.If, barriers: frozenset[int], text: Callable[[ir.Expr], Text]) -> Iterator[tuple[str, Span | None, tuple[ir.Stmt, ...]]]:
+    """The parts of a branch in order: the head of each, where it comes from, and its body. An ``if`` that stands alone in an ``else`` is an
+    ``elif``, unless there is a barrier before it."""
+    word = "if"
+    while True:
+        yield f"{word} {text(s.cond)}:", s.span, s.body
+        match s.orelse:
+            case ():
+                return
+            case (ir.If() as other,) if id(other) not in barriers:
+                s, word = other, "elif"
+            case _:
+                yield "else:", None, s.orelse
+                return

@@ -11,12 +11,9 @@ from typing_extensions import assert_never
 from nsalang import ir
 from nsalang.dtypes import BOOL, F32, I32, I64, U8, U16, DType
 from nsalang.lowering import emit
-from nsalang.lowering.emit import BITAND, SUM, Text, call, infix, number, prefix, subscript
+from nsalang.lowering.emit import BITAND, SUM, Arguments, Text, call, infix, number, prefix, subscript
 
-INFIX: dict[ir.BinaryOp, str] = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
-    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
-}  # fmt: skip
+INFIX: dict[ir.BinaryOp, str] = {**emit.INFIX, "div": "/"}
 CALLS = {"min": "T.min", "max": "T.max", "tdiv": "T.truncdiv", "tmod": "T.truncmod"}
 FUNCTIONS: dict[ir.UnaryOp, str] = {
     "abs": "T.abs", "exp": "T.exp", "exp2": "T.exp2", "log": "T.log", "log2": "T.log2", "sqrt": "T.sqrt", "rsqrt": "T.rsqrt",
@@ -29,14 +26,13 @@ IEEE: dict[ir.BinaryOp, str] = {"add": "T.ieee_add", "sub": "T.ieee_sub", "mul":
 class Values:
     """What the text of an expression depends on.
 
-    ``known``: argument names; ``used``: those that the code names; ``buffers``: variables that are buffers; ``scalars``: those that are not;
-    ``bases``: where an index begins (None: at 0); ``lane``: the loop variable of each axis in the T.Parallel loop being printed; ``matrices``: the
-    axes of both dimensions of a variable that lies as a matrix; ``versions``: which of several buffers a variable is in.
+    ``buffers``: variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0); ``lane``: the loop
+    variable of each axis in the T.Parallel loop being printed; ``matrices``: the axes of both dimensions of a variable that lies as a matrix;
+    ``versions``: which of several buffers a variable is in.
     """
 
     kernel: ir.Kernel
-    known: dict[tuple[str, str, int], str]
-    used: set[str] = field(default_factory=set)
+    arguments: Arguments
     buffers: dict[str, str] = field(default_factory=dict)
     scalars: dict[str, str] = field(default_factory=dict)
     bases: dict[str, Text | None] = field(default_factory=dict)
@@ -72,12 +68,7 @@ class Values:
 
     def access(self, tensor: str, indices: Sequence[ir.Expr]) -> Text:
         at = [self.index(i) if isinstance(i, ir.Index) else self.expr(i) for i in indices]
-        return subscript(Text(self.argument("tensor", tensor)), ", ".join(map(str, at)) or "0")
-
-    def argument(self, kind: str, name: str, axis: int = 0) -> str:
-        found = self.known[kind, name, axis]
-        self.used.add(found)
-        return found
+        return subscript(Text(self.arguments.use("tensor", tensor)), ", ".join(map(str, at)) or "0")
 
     def mask(self, x: ir.Expr) -> Text:
         """A mask. Where lanes end at a dimension that divides by a power of two, whole groups of so many lanes are in or out, and the first lane
@@ -134,11 +125,10 @@ class Values:
             case ir.Const():
                 return self.number(x)
             case ir.Dim():
-                return Text(self.argument("dim", x.name))
+                return Text(self.arguments.use("dim", x.name))
             case ir.Scalar():
-                text = Text(self.argument("scalar", x.name))
-                passed = emit.PASSED_AS[next(p.dtype.name for p in self.kernel.scalars if p.name == x.name)]
-                return text if passed == x.dtype.name else self.cast(text, x.dtype)
+                text = Text(self.arguments.use("scalar", x.name))
+                return text if emit.is_passed_as(self.kernel, x) else self.cast(text, x.dtype)
             case ir.Index():
                 text = self.index(x)
                 base = self.base(x)

@@ -34,7 +34,6 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     names = Names.avoiding(*RESERVED, "entry")
     function = names.pick(kernel.name)
     arguments = emit.arguments(kernel, names)
-    known: dict[tuple[str, str, int], str] = {(b.kind, b.name, b.axis): a.name for b, a in arguments}
     nodes = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
     ranks = [len(emit.machine_axes(kernel, n.axes)) or int(isinstance(n, ir.Store) and n.mode == "add") for n in nodes]
     lanes = tuple(names.pick("ijkpuvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
@@ -42,7 +41,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         kernel,
         target,
         names,
-        Values(kernel, known),
+        Values(kernel, arguments),
         Emitter(kernel),
         Emitter(kernel),
         lanes,
@@ -55,26 +54,26 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     printer.emitter.depth = printer.places.depth = 3
     if shared := emit.shared_memory(kernel):
         # TileLang takes all pointers for addresses of different memory otherwise.
-        printer.places.line(f"T.annotate_restrict_buffers({', '.join(known['tensor', name, 0] for name in shared)})")
+        printer.places.line(f"T.annotate_restrict_buffers({', '.join(arguments.use('tensor', name) for name in shared)})")
     printer.grid()
     printer.statements(kernel.body)
     # What the buffers' shapes and strides name is passed, too.
     tensors = Emitter(kernel)
     tensors.depth = 2
-    pointers = {t.name: names.pick(f"{known['tensor', t.name, 0]}_ptr") for t in kernel.arrays}
+    pointers = {t.name: names.pick(f"{arguments.use('tensor', t.name)}_ptr") for t in kernel.arrays}
     accessed = {n.tensor for n in nodes if isinstance(n, ir.Load | ir.Store)}
     for tensor in kernel.arrays:
         if tensor.name not in accessed:
             continue
-        tensors.line(f"{known['tensor', tensor.name, 0]} = {printer.tensor(tensor, pointers[tensor.name])}")
+        tensors.line(f"{arguments.use('tensor', tensor.name)} = {printer.tensor(tensor, pointers[tensor.name])}")
     count = printer.programs()
-    passed = [(b, a) for b, a in arguments if b.kind == "tensor" or a.name in printer.values.used]
+    passed = arguments.passed()
     for _, a in passed:
         if a.kind in ("i32", "i64") and (divisor := max(a.divisor, 16 if a.aligned else 1)) > 1:
             tensors.line(f"T.assume({a.name} % {divisor} == 0)")
 
     head = Emitter(kernel)
-    _docstring(head, kernel, target)
+    emit.docstring(head, kernel, target, "TileLang", "block")
     head.line()
     head.line("import tilelang.language as T")
     head.line()
@@ -105,16 +104,6 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     )
     lines = tuple((number + first, span) for number, span in printer.emitter.spans)
     return Generated(program, tuple(b for b, _ in passed), emit.grid_of(kernel), lines)
-
-
-def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
-    title, *rest = emit.facts(kernel, target, "TileLang")
-    launch = " x ".join(emit.launch_words(kernel)) or "everything"
-    out.line(f'"""{title}')
-    out.line()
-    for line in (f"A block makes {launch}; blocks run through the last index fastest.", *rest):
-        out.out.append(line.replace("\\", "/").replace('"""', "'''"))
-    out.line('"""')
 
 
 @dataclass(slots=True)
@@ -214,7 +203,7 @@ class Printer:
             case ir.For():
                 self.loop(s)
             case ir.If():
-                self.branch(s, "if")
+                self.branch(s)
             case _:
                 assert_never(s)
 
@@ -324,17 +313,10 @@ class Printer:
             self.emitter.line("T.ptx_commit_group()", s.span)
         self.values.bases, self.values.versions = before, versions
 
-    def branch(self, s: ir.If, word: str) -> None:
-        with self.emitter.block(f"{word} {self.values.expr(s.cond)}:", s.span):
-            self.statements(s.body)
-        match s.orelse:
-            case ():
-                pass
-            case (ir.If() as other,) if id(other) not in self.barriers:
-                self.branch(other, "elif")
-            case _:
-                with self.emitter.block("else:"):
-                    self.statements(s.orelse)
+    def branch(self, s: ir.If) -> None:
+        for head, span, body in emit.arms(s, self.barriers, self.values.expr):
+            with self.emitter.block(head, span):
+                self.statements(body)
 
     def assign(self, s: ir.Assign) -> None:
         if s.name in self.unread or s.name in self.values.versions:
@@ -448,7 +430,7 @@ class Printer:
         stored = t.storage or t.dtype
         last = len(t.shape) - 1
         strides = [
-            self.values.argument("stride", t.name, axis) if ("stride", t.name, axis) in self.values.known else "1"
+            self.values.arguments.use("stride", t.name, axis) if self.values.arguments.has_stride(t.name, axis) else "1"
             for axis in range(len(t.shape))
         ]
         assert all(s != "1" or axis == last for axis, s in enumerate(strides))

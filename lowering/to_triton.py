@@ -11,15 +11,12 @@ from typing_extensions import assert_never
 from nsalang import ir
 from nsalang.dtypes import BOOL, F32, I32, DType
 from nsalang.lowering import emit
-from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
+from nsalang.lowering.emit import Arguments, Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
 from nsalang.source import Span
 from nsalang.target import Target
 from nsalang.toolchain import Program
 
-INFIX: dict[ir.BinaryOp, str] = {
-    "add": "+", "sub": "-", "mul": "*", "tdiv": "//", "tmod": "%", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
-    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
-}  # fmt: skip
+INFIX: dict[ir.BinaryOp, str] = {**emit.INFIX, "tdiv": "//", "tmod": "%"}
 # div_rn and sqrt_rn are IEEE; `/` and tl.sqrt are approximations.
 CALLS = {"min": "tl.minimum", "max": "tl.maximum", "div": "tl.div_rn"}
 FUNCTIONS: dict[ir.UnaryOp, str] = {
@@ -36,16 +33,15 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     names = Names.avoiding("tl", "triton")
     entry = names.pick(kernel.name)
     arguments = emit.arguments(kernel, names)
-    known: dict[tuple[str, str, int], str] = {(b.kind, b.name, b.axis): a.name for b, a in arguments}
-    printer = Printer(kernel, target, names, known, Emitter(kernel), {}, {}, set(), emit.assigned_twice(kernel), emit.barriers(kernel))
+    printer = Printer(kernel, target, names, arguments, Emitter(kernel), {}, {}, emit.assigned_twice(kernel), emit.barriers(kernel))
     printer.emitter.depth = 1
     printer.grid()
     printer.statements(kernel.body)
     body = printer.emitter
-    passed = [(b, a) for b, a in arguments if b.kind == "tensor" or a.name in printer.used]
+    passed = arguments.passed()
 
     head = Emitter(kernel)
-    _docstring(head, kernel, target)
+    emit.docstring(head, kernel, target, "Triton", "program")
     head.line()
     head.line("import triton")
     head.line("import triton.language as tl")
@@ -69,16 +65,6 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     return Generated(program, tuple(b for b, _ in passed), emit.grid_of(kernel), lines)
 
 
-def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
-    title, *rest = emit.facts(kernel, target, "Triton")
-    launch = " x ".join(emit.launch_words(kernel)) or "everything"
-    out.line(f'"""{title}')
-    out.line()
-    for line in (f"A program makes {launch}; programs run through the last index fastest.", *rest):
-        out.out.append(line.replace("\\", "/").replace('"""', "'''"))
-    out.line('"""')
-
-
 def dtype_name(dtype: DType, target: Target) -> str:
     """A dtype as Triton writes it; e4m3 is the format that the target has."""
     return target.e4m3.triton if dtype.name == "e4m3" else dtype.triton
@@ -86,16 +72,15 @@ def dtype_name(dtype: DType, target: Target) -> str:
 
 @dataclass(slots=True)
 class Printer:
-    """The state of printing one kernel. ``known``: argument names; ``used``: those that the code names; ``variables``, ``indices``: local names."""
+    """The state of printing one kernel. ``variables``, ``indices``: local names."""
 
     kernel: ir.Kernel
     target: Target
     names: Names
-    known: dict[tuple[str, str, int], str]
+    arguments: Arguments
     emitter: Emitter
     variables: dict[str, str]
     indices: dict[str, str]
-    used: set[str]
     twice: frozenset[str]
     barriers: frozenset[int]
 
@@ -172,7 +157,7 @@ class Printer:
             case ir.For():
                 self.loop(s)
             case ir.If():
-                self.branch(s, "if")
+                self.branch(s)
             case _:
                 assert_never(s)
 
@@ -197,17 +182,10 @@ class Printer:
             self.block_axis(s.index, Text(start), s.span)
             self.statements(s.body)
 
-    def branch(self, s: ir.If, word: str) -> None:
-        with self.emitter.block(f"{word} {self.expr(s.cond)}:", s.span):
-            self.statements(s.body)
-        match s.orelse:
-            case ():
-                pass
-            case (ir.If() as other,) if id(other) not in self.barriers:
-                self.branch(other, "elif")
-            case _:
-                with self.emitter.block("else:"):
-                    self.statements(s.orelse)
+    def branch(self, s: ir.If) -> None:
+        for head, span, body in emit.arms(s, self.barriers, self.expr):
+            with self.emitter.block(head, span):
+                self.statements(body)
 
     def variable(self, name: str) -> str:
         if name not in self.variables:
@@ -249,24 +227,19 @@ class Printer:
 
     def pointer(self, tensor: str, indices: Sequence[ir.Expr], axes: Sequence[str]) -> Text:
         """The addresses of an access, with all of its axes."""
-        out = Text(self.argument("tensor", tensor))
+        out = Text(self.arguments.use("tensor", tensor))
         own: set[str] = set()
         for axis, index in enumerate(indices):
             own.update(index.axes)
             if index == ir.Const(index.dtype, (), 0):
                 continue
             term = self.lifted(index, axes)
-            if ("stride", tensor, axis) in self.known:
-                term = infix("*", term, Text(self.argument("stride", tensor, axis)))
+            if self.arguments.has_stride(tensor, axis):
+                term = infix("*", term, Text(self.arguments.use("stride", tensor, axis)))
             out = infix("+", out, term)
         if own != set(axes):
             out = call("tl.broadcast_to", out, self.shape(axes))
         return out
-
-    def argument(self, kind: str, name: str, axis: int = 0) -> str:
-        found = self.known[kind, name, axis]
-        self.used.add(found)
-        return found
 
     # --------------------------------------------------------------------------------------------------------------- expressions
 
@@ -287,11 +260,10 @@ class Printer:
             case ir.Const():
                 return number(x.value)
             case ir.Dim():
-                return Text(self.argument("dim", x.name))
+                return Text(self.arguments.use("dim", x.name))
             case ir.Scalar():
-                text = Text(self.argument("scalar", x.name))
-                passed = emit.PASSED_AS[next(p.dtype.name for p in self.kernel.scalars if p.name == x.name)]
-                return text if passed == x.dtype.name else method(text, "to", self.dtype(x.dtype))
+                text = Text(self.arguments.use("scalar", x.name))
+                return text if emit.is_passed_as(self.kernel, x) else method(text, "to", self.dtype(x.dtype))
             case ir.Index():
                 return Text(self.indices[x.name])
             case ir.Var():
