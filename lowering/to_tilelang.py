@@ -461,8 +461,7 @@ class Printer:
         product = dots.Product.of(x)
         self.buffer(s)
         length = self.kernel.schedule.length(x.over)
-        rows = math.prod(map(self.kernel.schedule.length, product.rows))
-        policy = f"T.GemmWarpPolicy.{'FullRow' if rows >= 16 * self.kernel.schedule.warps else 'FullCol'}"
+        policy = f"T.GemmWarpPolicy.{dots.policy(self.kernel, product)}"
 
         def gemm(into: str, clear: bool, first: int = 0, count: int = length) -> None:
             (left, a), (right, b) = (
