@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from typing_extensions import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import F32, I32, I64, DType
+from nsalang.dtypes import I64
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
-from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number, subscript
+from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number
 from nsalang.lowering.tilelang_ahead import Ahead, ahead
-from nsalang.lowering.tilelang_bools import MOST, bool_axes, is_narrow
+from nsalang.lowering.tilelang_blocks import Blocks
+from nsalang.lowering.tilelang_bools import bool_axes
+from nsalang.lowering.tilelang_buffers import tuple_of
 from nsalang.lowering.tilelang_values import Values
 from nsalang.target import Target
 from nsalang.toolchain import Kind, Program
@@ -106,27 +107,8 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     return Generated(program, tuple(b for b, _ in passed), emit.grid_of(kernel), lines)
 
 
-@dataclass(slots=True)
-class Printer:
-    """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
-    ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix behind the result of a Dot; ``unread``: what need not be computed;
-    ``bools``: see tilelang_bools."""
-
-    kernel: ir.Kernel
-    target: Target
-    names: Names
-    values: Values
-    emitter: Emitter
-    places: Emitter
-    lanes: tuple[str, ...]
-    twice: frozenset[str]
-    barriers: frozenset[int]
-    matrices: dict[str, tuple[tuple[str, ...], ...]]
-    continued: dict[str, str]
-    results: dict[str, str] = field(default_factory=dict)
-    unread: frozenset[str] = frozenset()
-    pid: str = ""
-    bools: frozenset[str] = frozenset()
+class Printer(Blocks):
+    """Prints one kernel: the grid, statements, loops, and what goes to memory."""
 
     # ------------------------------------------------------------------------------------------------------------------ the grid
 
@@ -285,14 +267,6 @@ class Printer:
         return Text(picked)
 
     @property
-    def named(self) -> dict[str, str]:
-        """Which name the place of a variable has that another sum continues: the last one's."""
-        found: dict[str, str] = {}
-        for after, before in reversed(self.continued.items()):
-            found[before] = found.get(after, after)
-        return found
-
-    @property
     def asynchronous(self) -> bool:
         return self.target.kind != "hip"
 
@@ -344,65 +318,6 @@ class Printer:
             case value:
                 self.scalar(s, self.whole(value), any(map(_is_opaque, ir.walk(value))))
 
-    def whole(self, value: ir.Expr) -> Text:
-        """The value of an assignment or a store: typed where it is a number."""
-        match value:
-            case ir.Const():
-                return self.values.typed(value)
-            case _:
-                return self.values.expr(value)
-
-    def scalar(self, s: ir.Assign, value: Text, opaque: bool = False) -> None:
-        """A variable of one value: an expression's name, or a register where it is assigned again or ``opaque``."""
-        if s.name not in self.values.scalars:
-            self.values.scalars[s.name] = self.names.pick(ir.plain(s.name))
-            if s.name in self.twice or opaque:
-                self.places.line(f'{self.values.scalars[s.name]} = T.alloc_var("{s.value.dtype.tilelang}")')
-        self.emitter.line(f"{self.values.scalars[s.name]} = {value}", s.span)
-
-    def buffer(self, s: ir.Assign, versions: int = 1) -> str:
-        """The place of a variable with axes; its first assignment makes it."""
-        if s.name in self.values.buffers:
-            return self.values.buffers[s.name]
-        name, value = ir.plain(self.named.get(s.name, s.name)), s.value
-        shape = emit.machine_shape(self.kernel, value.axes)
-        if s.place == "shared":
-            if s.name in self.matrices:
-                self.values.matrices[s.name] = self.matrices[s.name]
-                shape = dots.shape(self.kernel, self.matrices[s.name])
-            self.values.buffers[s.name] = self.place(name, (versions, *shape) if versions > 1 else shape, value.dtype, "shared")
-        elif s.name in self.continued:
-            first = self.continued[s.name]
-            self.values.buffers[s.name], self.results[s.name] = self.values.buffers[first], self.results[first]
-        elif s.name in self.matrices:
-            matrix = dots.shape(self.kernel, self.matrices[s.name])
-            self.results[s.name] = self.place(name if matrix == shape else f"{name}_matrix", matrix, value.dtype)
-            self.values.buffers[s.name] = self.results[s.name] if matrix == shape else self.names.pick(name)
-            if matrix != shape:
-                self.places.line(f"{self.values.buffers[s.name]} = T.reshape({self.results[s.name]}, {_tuple(shape)})")
-        else:
-            self.values.buffers[s.name] = self.place(name, shape, value.dtype)
-        return self.values.buffers[s.name]
-
-    def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment") -> str:
-        picked = self.names.pick(name)
-        self.places.line(f'{picked} = T.alloc_{where}({_tuple(shape)}, "{dtype.tilelang}")')
-        return picked
-
-    @contextmanager
-    def parallel(self, axes: Sequence[str], s: ir.Stmt, asynchronous: bool = False) -> Iterator[None]:
-        """A loop over the lanes of ``axes``, one after the other in any order."""
-        machine = emit.machine_axes(self.kernel, axes)
-        lanes = self.lanes[: len(machine)]
-        before, self.values.lane = self.values.lane, dict(zip(machine, lanes, strict=True))
-        extents = ", ".join(map(str, emit.machine_shape(self.kernel, axes)))
-        options = ', annotations={"parallel_async_without_async_commit_wait": True}' if asynchronous else ""
-        if is_narrow(self.kernel, s, self.bools):
-            options += f", coalesced_width=T.int32({MOST})"
-        with self.emitter.block(f"for {', '.join(lanes)} in T.Parallel({extents}{options}):", s.span):
-            yield
-        self.values.lane = before
-
     # -------------------------------------------------------------------------------------------------------------------- memory
 
     def store(self, s: ir.Store) -> None:
@@ -435,153 +350,9 @@ class Printer:
         ]
         assert all(s != "1" or axis == last for axis, s in enumerate(strides))
         extents = [str(self.values.expr(e)) for e in t.shape]
-        return call("T.make_tensor", pointer, _tuple(extents or [1]), f'"{stored.tilelang}"', _tuple(strides or [1]))
-
-    # ------------------------------------------------------------------------------------------------------------------ products
-
-    def dot(self, s: ir.Assign, x: ir.Dot) -> None:
-        product = dots.Product.of(x)
-        self.buffer(s)
-        length = self.kernel.schedule.length(x.over)
-        rows = math.prod(map(self.kernel.schedule.length, product.rows))
-        policy = f"T.GemmWarpPolicy.{'FullRow' if rows >= 16 * self.kernel.schedule.warps else 'FullCol'}"
-
-        def gemm(into: str, clear: bool, first: int = 0, count: int = length) -> None:
-            (left, a), (right, b) = (
-                self.matrix(product.left, x.over, product.rows, first, count),
-                self.matrix(product.right, x.over, product.columns, first, count),
-            )
-            options = {"transpose_A": a, "transpose_B": not b, "clear_accum": clear}
-            named = {name: "True" for name, value in options.items() if value}
-            self.emitter.line(str(call("T.gemm", left, right, into, **named, policy=policy)), s.span)
-
-        parts = x.promote if 0 < x.promote < length else length
-        target = self.results[s.name]
-        if parts == length and x.dtype in (F32, I32):
-            if x.acc is not None and s.name not in self.continued:
-                self.start(s, x, x.acc)
-            gemm(target, x.acc is None)
-            return
-        part = ir.Var(I32 if x.dtype.is_integer else x.dtype, x.axes, f"{s.name}.part")
-        self.matrices[part.name] = self.matrices[s.name]
-        self.buffer(ir.Assign(part.name, part))
-        for first in range(0, length, parts):
-            gemm(self.results[part.name], True, first, parts)
-            with self.parallel(x.axes, s):
-                place, new = self.values.variable(s.name, x.axes), self.values.expr(part)
-                new = new if part.dtype is x.dtype else self.values.cast(new, x.dtype)
-                old = place if first else None if x.acc is None else self.values.expr(x.acc)
-                self.emitter.line(f"{place} = {new if old is None else infix('+', old, new)}", s.span)
-
-    def start(self, s: ir.Assign, x: ir.Dot, acc: ir.Expr) -> None:
-        """What a product is added to, in the place of the result."""
-        if isinstance(acc, ir.Var) and acc.name == s.name:
-            return
-        with self.parallel(x.axes, s):
-            self.emitter.line(f"{self.values.variable(s.name, x.axes)} = {self.whole(acc)}", s.span)
-
-    def matrix(self, x: ir.Var, over: str, free: Sequence[str], first: int, count: int) -> tuple[Text, bool]:
-        """An operand, of which ``count`` contracted lanes from ``first`` on are wanted, and whether they are its rows."""
-        flipped = dots.transposed(self.kernel, over, free)
-        at = [str(self.values.versions[x.name])] if x.name in self.values.versions else []
-        lanes = ":" if count == self.kernel.schedule.length(over) else f"{first}:{first + count}"
-        if at or lanes != ":":
-            at += [lanes, ":"] if flipped else [":", lanes]
-        buffer = Text(self.values.buffers[x.name])
-        return (subscript(buffer, ", ".join(at)) if at else buffer), flipped
-
-    # ---------------------------------------------------------------------------------------------------------------- reductions
-
-    def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
-        """A buffer that holds ``x``: the variable's own, or a new one."""
-        if isinstance(x, ir.Var) and x.name in self.values.buffers and x.name not in self.values.matrices:
-            return self.values.buffers[x.name]
-        buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
-        with self.parallel(x.axes, s):
-            self.emitter.line(f"{self.values.element(buffer, x.axes)} = {self.values.operand(x)}", s.span)
-        return buffer
-
-    def reduce(self, s: ir.Assign, x: ir.Reduce) -> None:
-        """One axis after the other, the innermost first."""
-        axes = list(emit.machine_axes(self.kernel, x.x.axes))
-        assert set(x.over) <= set(axes), "a reduction over an axis that its operand lacks"
-        assert x.op in ("sum", "max", "min"), f"legalize left '{x.op}'"
-        assert x.x.dtype is x.dtype, "legalize left a reduction into another dtype"
-        source = self.operand_buffer(x.x, f"{ir.plain(s.name)}_terms", s)
-        over = sorted((a for a in axes if a in x.over), key=axes.index, reverse=True)
-        for axis in over:
-            at = axes.index(axis)
-            axes.remove(axis)
-            shape = tuple(self.kernel.schedule.length(a) for a in axes) or (1,)
-            if axis != over[-1]:
-                target = self.place(f"{ir.plain(s.name)}_{'_'.join(map(ir.plain, axes))}", shape, x.dtype)
-            elif axes:
-                target = self.buffer(s)
-            else:
-                known = s.name not in self.twice
-                target = self.place(ir.plain(s.name) if known else f"{ir.plain(s.name)}_value", shape, x.dtype)
-            if axis in self.rows:
-                source = self.through_shared(source, x, (*axes[:at], axis, *axes[at:]), s)
-            self.emitter.line(f"T.reduce_{x.op}({source}, {target}, dim={at})", s.span)
-            source = target
-        if not axes and s.name in self.twice:
-            self.scalar(s, Text(f"{source}[0]"))
-        elif not axes:
-            self.values.buffers[s.name] = source
-
-    @property
-    def rows(self) -> frozenset[str]:
-        """Axes that are rows of a product, which lie in threads in a way that TileLang cannot reduce over."""
-        return frozenset(a for _, x in dots.products(self.kernel) for a in dots.Product.of(x).rows)
-
-    def through_shared(self, source: str, x: ir.Reduce, axes: Sequence[str], s: ir.Assign) -> str:
-        place = self.place(f"{source}_shared", emit.machine_shape(self.kernel, axes), x.dtype, "shared")
-        with self.parallel(axes, s):
-            self.emitter.line(f"{self.values.element(place, axes)} = {self.values.element(source, axes)}", s.span)
-        return place
-
-    def scan(self, s: ir.Assign, x: ir.Scan) -> None:
-        """Through shared memory, as rows of a matrix: there TileLang scans."""
-        axes = emit.machine_axes(self.kernel, x.axes)
-        others = [a for a in axes if a != x.over]
-        length = self.kernel.schedule.length(x.over)
-        rows = math.prod(self.kernel.schedule.length(a) for a in others)
-        shape = (rows, length) if others else (length,)
-        sums = self.place(f"{ir.plain(s.name)}_sums", shape, x.dtype, "shared")
-        out = self.buffer(s)
-
-        def at(shift: str = "") -> str:
-            row = Text("0")
-            for k, a in enumerate(others):
-                row = (
-                    Text(self.values.lane[a])
-                    if k == 0
-                    else infix("+", infix("*", row, number(self.kernel.schedule.length(a))), Text(self.values.lane[a]))
-                )
-            lane = self.values.lane[x.over] + shift
-            return f"{row}, {lane}" if others else lane
-
-        with self.parallel(axes, s):
-            self.emitter.line(f"{sums}[{at()}] = {self.values.operand(x.x)}", s.span)
-        self.emitter.line(f"T.cumsum({sums}, dim={len(shape) - 1}{', reverse=True' if x.reverse else ''})", s.span)
-        with self.parallel(axes, s):
-            value = Text(f"{sums}[{at()}]")
-            if x.exclusive:
-                value = Text(f"{sums}[{at(' + 1' if x.reverse else ' - 1')}]")
-            if x.dtype.is_float:
-                # Sums start from +0.0, so a sum of nothing but -0.0 is +0.0, too.
-                value = call("T.ieee_add", value, self.values.typed(ir.Const(x.dtype, (), 0.0)))
-            if x.exclusive:
-                lane = self.values.lane[x.over]
-                inside = f"{lane} < {length - 1}" if x.reverse else f"{lane} > 0"
-                value = call("T.if_then_else", inside, value, self.values.typed(ir.Const(x.dtype, (), 0)))
-            self.emitter.line(f"{self.values.element(out, axes)} = {value}", s.span)
+        return call("T.make_tensor", pointer, tuple_of(extents or [1]), f'"{stored.tilelang}"', tuple_of(strides or [1]))
 
 
 def _is_opaque(x: ir.Node) -> bool:
     """Whether TileLang gains nothing from seeing through a name of this: it would divide in every offset, and its prover takes seconds for bits."""
     return isinstance(x, ir.Bitcast) or (isinstance(x, ir.Binary) and x.op in ("tdiv", "tmod"))
-
-
-def _tuple(items: Sequence[int | str]) -> str:
-    return f"({', '.join(map(str, items))}{',' if len(items) == 1 else ''})"

@@ -67,7 +67,7 @@ def rows_and_columns(dot: ir.Dot) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def choose(kernel: ir.Kernel, target: Target, pins: Mapping[str, int], options: Mapping[str, int]) -> Chosen | None:
-    """The choices for a kernel with contractions; None for one without. Raises NSA0408 for a pin that no tensor core takes, NSA0412 where the
+    """The choices for a kernel with contractions; None for one without. Raises NSA0408 for a pin that no tensor core, or no backend, takes, NSA0412 where the
     blocks do not fit shared memory."""
     return _Choice(kernel, target, pins, options).choose() if dots_of(kernel) else None
 
@@ -182,6 +182,7 @@ class _Choice:
         if sized:
             best, lengths = self.best(tries, sized)
         self.check_pins(lengths)
+        self.check_warps(lengths)
         need = self.shared(lengths, best.stages)
         if need > budget(self.target):
             self.refuse(lengths, best.stages, need)
@@ -334,6 +335,19 @@ class _Choice:
                     problems.setdefault(axis, Diagnostic("NSA0408", sentence))
         if problems:
             raise NsaError(*problems.values())
+
+    def check_warps(self, lengths: Mapping[str, int]) -> None:
+        """Raises NSA0408 where TileLang cannot give each of the pinned warps a part of a contraction; Triton lets several make the same part."""
+        if "warps" not in self.options or self.on_triton or self.target.kind != "cuda":
+            return
+        for dot in self.dots:
+            rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
+            if (most := (rows // 16) * (columns // 8)) < self.options["warps"]:
+                sentence = (
+                    f"the schedule pins 'warps' to {self.options['warps']}; a contraction of {rows} rows and {columns} columns has work for {most} "
+                    f"in TileLang, where each makes at least 16 rows and 8 columns"
+                )
+                raise NsaError.at("NSA0408", sentence, dot.span, help="pin fewer warps, or leave it to the compiler: warps")
 
     def refuse(self, lengths: Mapping[str, int], stages: int, need: int) -> None:
         """Raises NSA0412."""

@@ -251,6 +251,14 @@ def test_pins_win_and_impossible_ones_are_refused() -> None:
             assert error.value.diagnostics[0].code == code
 
 
+def test_tilelang_needs_work_for_each_warp() -> None:
+    assert last(WIDE_MLA, backend="tilelang", pins={"h": 16, "k": 16, "warps": 2}).schedule.warps == 2
+    with pytest.raises(NsaError, match="16 rows and 16 columns has work for 2") as error:
+        last(WIDE_MLA, backend="tilelang", pins={"h": 16, "k": 16, "warps": 4})
+    assert error.value.diagnostics[0].code == "NSA0408"
+    assert last(WIDE_MLA, backend="triton", pins={"h": 16, "k": 16, "warps": 4}).schedule.warps == 4
+
+
 @pytest.mark.parametrize(("heads", "rows"), [(1, 16), (16, 16), (17, 32), (40, 64), (128, 64)])
 def test_heads_are_cut_to_their_class(heads: int, rows: int) -> None:
     kernel = wide("triton")

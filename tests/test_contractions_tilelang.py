@@ -15,6 +15,7 @@ from test_contractions_triton import DIMS, Inputs, named, picks, powers, sparse,
 from nsalang import compare
 from nsalang.driver import Choice, Compiled, Meaning, compile_kernel
 from nsalang.target import parse_target
+from nsalang.toolchain.tilelang_compile import emit
 
 
 def check(name: str, inputs: Inputs, outputs: tuple[str, ...], *, exact: bool = False, **constants: object) -> None:
@@ -136,6 +137,23 @@ def test_gathered_rows_are_copied_ahead() -> None:
         cuda.count("tl::cp_async_gs_conditional<16>") == 4 and cuda.count("tl::wgmma_ss<") == 3 and cuda.count("tl::cp_async_commit()") == 2
     )
     assert cuda.index("tl::cp_async_wait<1>") < cuda.index("tl::fence_proxy_async") < cuda.index("tl::wgmma_ss<")
+
+
+def chained(keys: int) -> Compiled:
+    meaning = Meaning.of(parse_target("cuda:sm_90"), {}, {"D": 64}, frozenset())
+    return compile_kernel(named("sparse_mqa_sink").unit, meaning, Choice("tilelang", pinned=(("h", 32), ("k", keys))))
+
+
+@pytest.mark.parametrize(("keys", "policy"), [(16, "FullRow"), (64, "FullCol")])
+def test_a_row_has_the_same_warps_in_chained_products(keys: int, policy: str) -> None:
+    """A maximum over the columns of one scales the rows of the other, which TileLang refuses where other warps have them."""
+    made = chained(keys)
+    assert made.kernel.schedule.warps == 4 and made.source.count(f"policy=T.GemmWarpPolicy.{policy})") == 2
+
+
+@pytest.mark.slow
+def test_tilelang_takes_chained_products_of_few_columns() -> None:
+    assert "tl::mma_sync<" in str(emit(chained(16).program, "cuda"))
 
 
 @pytest.mark.nvcc

@@ -12,7 +12,7 @@ import torch
 from tilelang_programs import NAMES, apply, elementwise, program
 
 from nsalang.source import NsaError
-from nsalang.toolchain.tilelang_compile import compile_program, doctor, emit, load_program
+from nsalang.toolchain.tilelang_compile import compile_error, compile_program, doctor, emit, load_program
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 LARGEST = {"e4m3": 448.0, "e5m2": 57344.0}
@@ -253,6 +253,13 @@ def test_a_program_that_tilelang_refuses(capfd: pytest.CaptureFixture[str]) -> N
     assert "generated line 11: y[m + i] = T.no_such_function(m)" in error.value.diagnostics[0].notes[0]
     shown = capfd.readouterr()
     assert not shown.out and not shown.err
+
+
+def test_an_error_is_told_by_its_sentence_and_not_by_what_is_below_it() -> None:
+    made = elementwise([("y", "f32", "<x>")], ("x", "f32"))
+    said = "Traceback:\n  File a.cc, line 3\nGet different layout for keys\n current layout: Layout(2)\n  --> /somewhere:7:1"
+    (found,) = compile_error(made, ValueError(said)).diagnostics
+    assert found.sentence == "TileLang refuses the program for cpu: Get different layout for keys"
 
 
 def test_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:

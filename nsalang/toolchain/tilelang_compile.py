@@ -217,8 +217,10 @@ def _lower(function: Any, device: Any, on_cpu: bool) -> Lowered:
 
 def compile_error(program: Program, error: Exception) -> NsaError:
     """NSA0602 with the last sensible line of what TileLang said, and the line of the generated text where it can be told."""
-    said = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith(("File ", "^", "~"))]
-    sentence = said[-1] if said else type(error).__name__
+    said = [line.rstrip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith(("File ", "^", "~"))]
+    # What is indented belongs to a line before it.
+    said = [line for line in said if not line[0].isspace()] or said
+    sentence = said[-1].strip() if said else type(error).__name__
     notes: list[str] = []
     trace, number = error.__traceback__, 0
     while trace is not None:
