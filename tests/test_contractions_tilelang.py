@@ -156,6 +156,19 @@ def test_tilelang_takes_chained_products_of_few_columns() -> None:
     assert "tl::mma_sync<" in str(emit(chained(16).program, "cuda"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "cuda:sm_120"])
+@pytest.mark.parametrize("width", [4, 32, 512])
+def test_tilelang_takes_every_class_of_rows(width: int, target: str) -> None:
+    """What the rule chooses, for few heads and narrow rows too."""
+    meaning = Meaning.of(parse_target(target), {}, {"D": width}, frozenset())
+    unit = named("sparse_mqa_sink").unit
+    ((axis, least, most),) = compile_kernel(unit, meaning, Choice("tilelang")).kernel.schedule.classes
+    for length in (n for n in (16, 32, 64) if least <= n < most):
+        made = compile_kernel(unit, meaning, Choice("tilelang", exact=True, sized=((axis, length),)))
+        assert made.kernel.schedule.length(axis) == length and "__global__" in str(emit(made.program, "cuda"))
+
+
 @pytest.mark.nvcc
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90"])
