@@ -51,6 +51,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         dots.matrices(kernel),
         dots.continued(kernel),
         bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
+        addresses=emit.address_names(kernel),
     )
     printer.emitter.depth = printer.places.depth = 3
     if shared := emit.shared_memory(kernel):
@@ -121,7 +122,7 @@ def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
 class Printer:
     """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
     ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix behind the result of a Dot; ``unread``: what need not be computed;
-    ``bools``: see tilelang_bools."""
+    ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks."""
 
     kernel: ir.Kernel
     target: Target
@@ -138,6 +139,7 @@ class Printer:
     unread: frozenset[str] = frozenset()
     pid: str = ""
     bools: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------------------------------------------------------------ the grid
 
@@ -279,8 +281,8 @@ class Printer:
         if self.asynchronous:
             self.emitter.line(f"T.ptx_wait_group({later})", s.span)
         self.emitter.line("T.sync_threads()", s.span)
-        for a, _ in early.loads:
-            self.values.versions[a.name] = self.version(counter, s)
+        for variable in s.ahead:
+            self.values.versions[variable] = self.version(counter, s)
 
     def version(self, step: Text, s: ir.For) -> Text:
         """Which of the buffers holds a step. TileLang takes no 64-bit index of a shared buffer beside lanes of 32 bits."""
@@ -308,12 +310,25 @@ class Printer:
         return self.target.kind != "hip"
 
     def fetch(self, s: ir.For, early: Ahead, base: Text, hi: Text, version: Text) -> None:
-        """The loads of one step that may not exist, as a group of asynchronous copies."""
+        """The loads of one step that may not exist, as a group of asynchronous copies, after what their addresses are made of."""
         before, versions = dict(self.values.bases), dict(self.values.versions)
         self.values.bases[s.index] = None if base == number(0) and s.kind == "tile" else base
         for span in early.spans:
             self.values.bases[span.axis] = None if span.start == ir.const(0, span.start.dtype) else self.values.expr(span.start)
-        with self.emitter.block(f"if {infix('<', base, hi)}:", s.span):
+        exists = f"if {infix('<', base, hi)}:"
+        if early.held:
+            with self.emitter.block(exists, s.span):
+                for assign, value in early.held:
+                    if assign.name in s.ahead:
+                        self.buffer(assign, s.stages)
+                        self.values.versions[assign.name] = version
+                    else:
+                        self.buffer(assign)
+                    with self.parallel(value.axes, assign):
+                        self.emitter.line(f"{self.values.variable(assign.name, value.axes)} = {self.whole(value)}", assign.span)
+            # Other threads read it for their addresses.
+            self.emitter.line("T.sync_threads()", s.span)
+        with self.emitter.block(exists, s.span):
             for assign, load in early.loads:
                 self.buffer(assign, s.stages)
                 self.values.versions[assign.name] = version
@@ -388,7 +403,9 @@ class Printer:
             if s.name in self.matrices:
                 self.values.matrices[s.name] = self.matrices[s.name]
                 shape = dots.shape(self.kernel, self.matrices[s.name])
-            self.values.buffers[s.name] = self.place(name, (versions, *shape) if versions > 1 else shape, value.dtype, "shared")
+            # All of the dynamic part is one buffer to TileLang, which would put a barrier between an address in it and the copy of a block into it.
+            part = ', scope="shared"' if s.name in self.addresses else ""
+            self.values.buffers[s.name] = self.place(name, (versions, *shape) if versions > 1 else shape, value.dtype, "shared", part)
         elif s.name in self.continued:
             first = self.continued[s.name]
             self.values.buffers[s.name], self.results[s.name] = self.values.buffers[first], self.results[first]
@@ -402,9 +419,9 @@ class Printer:
             self.values.buffers[s.name] = self.place(name, shape, value.dtype)
         return self.values.buffers[s.name]
 
-    def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment") -> str:
+    def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment", part: str = "") -> str:
         picked = self.names.pick(name)
-        self.places.line(f'{picked} = T.alloc_{where}({_tuple(shape)}, "{dtype.tilelang}")')
+        self.places.line(f'{picked} = T.alloc_{where}({_tuple(shape)}, "{dtype.tilelang}"{part})')
         return picked
 
     @contextmanager
@@ -512,7 +529,8 @@ class Printer:
 
     def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
         """A buffer that holds ``x``: the variable's own, or a new one."""
-        if isinstance(x, ir.Var) and x.name in self.values.buffers and x.name not in self.values.matrices:
+        own = isinstance(x, ir.Var) and x.name in self.values.buffers
+        if isinstance(x, ir.Var) and own and x.name not in self.values.matrices and x.name not in self.values.versions:
             return self.values.buffers[x.name]
         buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
         with self.parallel(x.axes, s):
