@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_contractions_triton import DIMS, Inputs, named, picks, powers, sparse, unit_scale, whole
 
-from nsalang import compare
+from nsalang import compare, ir
 from nsalang.driver import Choice, Compiled, Meaning, compile_kernel
 from nsalang.target import parse_target
 
@@ -136,6 +136,31 @@ def test_gathered_rows_are_copied_ahead() -> None:
         cuda.count("tl::cp_async_gs_conditional<16>") == 4 and cuda.count("tl::wgmma_ss<") == 3 and cuda.count("tl::cp_async_commit()") == 2
     )
     assert cuda.index("tl::cp_async_wait<1>") < cuda.index("tl::fence_proxy_async") < cuda.index("tl::wgmma_ss<")
+
+
+def test_what_an_operand_is_computed_from_is_copied_ahead() -> None:
+    """Values and their scales are copied while the step before computes; page and slot of a row are divided out once, before the copies."""
+    made = compiled("sparse_mla_fp8_part", "cuda:sm_90")
+    (loop,) = [n for n in ir.walk(made.kernel) if isinstance(n, ir.For)]
+    assert loop.ahead == ("page", "slot", "live", "scales_group", "values_tile") and loop.stages == 2
+    few = compiled("sparse_mla_fp8_part", "cuda:sm_90", sized=(("h", 16),))
+    assert [n.ahead for n in ir.walk(few.kernel) if isinstance(n, ir.For)] == [(*loop.ahead, "rope")], "there is room for all of it"
+    source = made.program.source[made.program.source.index("T.serial(") :]
+    order = [
+        "page[(k_block + 1) % 2, i] =",
+        "T.sync_threads()",
+        "values_tile[(k_block + 1) % 2, i, j] =",
+        "ptx_wait_group(1)",
+        "keys[i, j] =",
+        "T.gemm(",
+    ]
+    assert sorted(order, key=source.index) == order and source.count("T.truncdiv(t[i], P)") == 1
+    cuda = str(made.emit("cuda"))
+    step = cuda[cuda.index("++k_block") :]
+    copies = step[step.index("cp_async_gs_conditional<4>") : step.index("cp_async_commit")]
+    assert "cp_async_gs_conditional<16>" in copies and "__syncthreads" not in copies
+    rows = re.search(r"for \(int i_\d+ = 0; i_\d+ < (\d+); \+\+i_\d+\) \{\s*tl::cp_async_gs_conditional<16>", copies)
+    assert rows is not None and int(rows[1]) == 64 * 512 // 16 // 256, "each thread copies its own part of the block"
 
 
 @pytest.mark.nvcc
