@@ -313,6 +313,13 @@ def read_axes(kernel: ir.Kernel, name: str) -> tuple[str, ...]:
     return tuple(n for n in (name, *(group for group, of, _ in kernel.schedule.groups if of == name)) if n in used)
 
 
+def address_names(kernel: ir.Kernel) -> frozenset[str]:
+    """Variables with axes that say where or whether a tensor is accessed."""
+    accesses = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Load | ir.Store)]
+    parts = [p for n in accesses for p in (*n.indices, *(() if n.mask is None else (n.mask,)))]
+    return frozenset(n.name for p in parts for n in ir.walk(p) if isinstance(n, ir.Var) and n.axes)
+
+
 def assigned_twice(kernel: ir.Kernel) -> frozenset[str]:
     """Variables with several assignments: a backend must give the first the type of the others."""
     seen: set[str] = set()

@@ -72,7 +72,8 @@ class Blocks(Buffers):
 
     def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
         """A buffer that holds ``x``: the variable's own, or a new one."""
-        if isinstance(x, ir.Var) and x.name in self.values.buffers and x.name not in self.values.matrices:
+        own = isinstance(x, ir.Var) and x.name in self.values.buffers
+        if isinstance(x, ir.Var) and own and x.name not in self.values.matrices and x.name not in self.values.versions:
             return self.values.buffers[x.name]
         buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
         with self.parallel(x.axes, s):

@@ -20,7 +20,7 @@ from nsalang.target import Target
 class Buffers:
     """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
     ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix behind the result of a Dot; ``unread``: what need not be computed;
-    ``bools``: see tilelang_bools."""
+    ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks."""
 
     kernel: ir.Kernel
     target: Target
@@ -37,6 +37,7 @@ class Buffers:
     unread: frozenset[str] = frozenset()
     pid: str = ""
     bools: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
 
     @property
     def named(self) -> dict[str, str]:
@@ -72,7 +73,9 @@ class Buffers:
             if s.name in self.matrices:
                 self.values.matrices[s.name] = self.matrices[s.name]
                 shape = dots.shape(self.kernel, self.matrices[s.name])
-            self.values.buffers[s.name] = self.place(name, (versions, *shape) if versions > 1 else shape, value.dtype, "shared")
+            # All of the dynamic part is one buffer to TileLang, which would put a barrier between an address in it and the copy of a block into it.
+            part = ', scope="shared"' if s.name in self.addresses else ""
+            self.values.buffers[s.name] = self.place(name, (versions, *shape) if versions > 1 else shape, value.dtype, "shared", part)
         elif s.name in self.continued:
             first = self.continued[s.name]
             self.values.buffers[s.name], self.results[s.name] = self.values.buffers[first], self.results[first]
@@ -86,9 +89,9 @@ class Buffers:
             self.values.buffers[s.name] = self.place(name, shape, value.dtype)
         return self.values.buffers[s.name]
 
-    def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment") -> str:
+    def place(self, name: str, shape: tuple[int, ...], dtype: DType, where: str = "fragment", part: str = "") -> str:
         picked = self.names.pick(name)
-        self.places.line(f'{picked} = T.alloc_{where}({tuple_of(shape)}, "{dtype.tilelang}")')
+        self.places.line(f'{picked} = T.alloc_{where}({tuple_of(shape)}, "{dtype.tilelang}"{part})')
         return picked
 
     @contextmanager

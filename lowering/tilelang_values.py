@@ -42,10 +42,13 @@ class Values:
 
     def variable(self, name: str, axes: Sequence[str]) -> Text:
         """The element of a variable in the lanes being printed."""
-        if name not in self.matrices:
+        if name not in self.matrices and name not in self.versions:
             return self.element(self.buffers[name], axes)
         at = [self.versions[name]] if name in self.versions else []
-        return subscript(Text(self.buffers[name]), ", ".join(map(str, [*at, *map(self.flat, self.matrices[name])])))
+        lanes = (
+            map(self.flat, self.matrices[name]) if name in self.matrices else (self.lane[a] for a in emit.machine_axes(self.kernel, axes))
+        )
+        return subscript(Text(self.buffers[name]), ", ".join(map(str, [*at, *lanes])))
 
     def flat(self, axes: Sequence[str]) -> Text:
         """The number of the lane in several axes, the last of which runs fastest."""

@@ -51,6 +51,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         dots.matrices(kernel),
         dots.continued(kernel),
         bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
+        addresses=emit.address_names(kernel),
     )
     printer.emitter.depth = printer.places.depth = 3
     if shared := emit.shared_memory(kernel):
@@ -250,8 +251,8 @@ class Printer(Blocks):
         if self.asynchronous:
             self.emitter.line(f"T.ptx_wait_group({later})", s.span)
         self.emitter.line("T.sync_threads()", s.span)
-        for a, _ in early.loads:
-            self.values.versions[a.name] = self.version(counter, s)
+        for variable in s.ahead:
+            self.values.versions[variable] = self.version(counter, s)
 
     def version(self, step: Text, s: ir.For) -> Text:
         """Which of the buffers holds a step. TileLang takes no 64-bit index of a shared buffer beside lanes of 32 bits."""
@@ -271,12 +272,25 @@ class Printer(Blocks):
         return self.target.kind != "hip"
 
     def fetch(self, s: ir.For, early: Ahead, base: Text, hi: Text, version: Text) -> None:
-        """The loads of one step that may not exist, as a group of asynchronous copies."""
+        """The loads of one step that may not exist, as a group of asynchronous copies, after what their addresses are made of."""
         before, versions = dict(self.values.bases), dict(self.values.versions)
         self.values.bases[s.index] = None if base == number(0) and s.kind == "tile" else base
         for span in early.spans:
             self.values.bases[span.axis] = None if span.start == ir.const(0, span.start.dtype) else self.values.expr(span.start)
-        with self.emitter.block(f"if {infix('<', base, hi)}:", s.span):
+        exists = f"if {infix('<', base, hi)}:"
+        if early.held:
+            with self.emitter.block(exists, s.span):
+                for assign, value in early.held:
+                    if assign.name in s.ahead:
+                        self.buffer(assign, s.stages)
+                        self.values.versions[assign.name] = version
+                    else:
+                        self.buffer(assign)
+                    with self.parallel(value.axes, assign):
+                        self.emitter.line(f"{self.values.variable(assign.name, value.axes)} = {self.whole(value)}", assign.span)
+            # Other threads read it for their addresses.
+            self.emitter.line("T.sync_threads()", s.span)
+        with self.emitter.block(exists, s.span):
             for assign, load in early.loads:
                 self.buffer(assign, s.stages)
                 self.values.versions[assign.name] = version

@@ -25,7 +25,9 @@ def wrapped(indent: str, text: str) -> list[str]:
             variables, _, value = value.partition(" in ")
             head = f"for {variables} in "
     opened = _last_group(value)
-    if opened is not None and not _top_operators(value):
+    if opened is not None and (
+        not _top_operators(value) or (_top_operators(value) == 1 and len(indent) + len(head) + opened < WIDTH and target)
+    ):
         return _broken_group(indent, head + value[: opened + 1], value[opened + 1 : -1], value[-1] + tail)
     inner = indent + "    "
     return [f"{indent}{head}(", *_broken(inner, "", value), f"{indent}){tail}"]
@@ -37,7 +39,7 @@ def _broken_group(indent: str, head: str, inside: str, end: str) -> list[str]:
     if len(inner) + len(inside) <= WIDTH:
         return [indent + head, inner + inside, indent + end]
     is_call = head.endswith("(") and head[-2:-1].isidentifier()
-    if not is_call:
+    if not is_call and not (head.endswith("[") and len(list(_split(inside, (", ",)))) > 1):
         return [indent + head, *_broken(inner, "", inside), indent + end]
     out = [indent + head]
     for part in _split(inside, (", ",)):
@@ -92,8 +94,10 @@ def _split(text: str, separators: tuple[str, ...], keep: bool = False) -> Iterat
     yield text[start:]
 
 
-def _top_operators(text: str) -> bool:
-    return any(len(list(_split(text, operators))) > 1 for operators in (*_LOGIC, _COMPARISONS, *_OPERATORS))
+def _top_operators(text: str) -> int:
+    """How many operators a text has that bind least of all outside brackets."""
+    counts = (len(list(_split(text, operators))) - 1 for operators in (*_LOGIC, _COMPARISONS, *_OPERATORS))
+    return next((n for n in counts if n), 0)
 
 
 def _last_group(text: str) -> int | None:

@@ -331,7 +331,8 @@ class SpanAxis(Node):
 class For(Node):
     """kind ``range``: a scalar loop over lo..hi; ``tile``: a loop over consecutive blocks of lo..hi, ``index`` being an axis.
     ``carried`` are the variables that live before the loop and are assigned in it. ``ahead`` (set by ``place``): variables of the body, each a
-    load into shared memory, that are read ``stages - 1`` steps ahead into one of ``stages`` buffers while the step computes."""
+    load into shared memory or what its address is made of, that are read ``stages - 1`` steps ahead into one of ``stages`` buffers while the step
+    computes."""
 
     index: str
     kind: Literal["range", "tile"]

@@ -215,7 +215,7 @@ def needs_wide(kernel: ir.Kernel, layouts: Mapping[str, Layout], dims: Mapping[s
     lengths = dict(kernel.schedule.lengths)
     tails: dict[tuple[str, int], int] = {}
     for tensor, axis, index in _accesses(kernel):
-        longest = max((lengths.get(a, 1) for a in index.axes), default=1)
+        longest = max((lengths.get(a, 1) * kernel.schedule.step(a) for a in index.axes), default=1)
         tails[tensor, axis] = max(tails.get((tensor, axis), 1), longest)
     for name, layout in layouts.items():
         last = sum(

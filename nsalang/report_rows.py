@@ -320,5 +320,6 @@ def launch_checks(kernel: ir.Kernel) -> list[Assumption]:
 
 def choices(kernel: ir.Kernel) -> tuple[str, ...]:
     """What masks follow from: tile lengths; and the number of warps."""
-    lengths = ", ".join(dict.fromkeys(f"{n} for {ir.plain(a)}" for a, n in kernel.schedule.lengths))
-    return (f"tiles of {lengths}" if lengths else "no tiles", f"{kernel.schedule.warps} warps")
+    schedule = kernel.schedule
+    lengths = ", ".join(dict.fromkeys(f"{n} for {ir.plain(a)}" for a, n in schedule.lengths if schedule.step(a) == 1))
+    return (f"tiles of {lengths}" if lengths else "no tiles", f"{schedule.warps} warps")

@@ -2,9 +2,12 @@
 
 It comes after `guard`: only a load whose masked lanes hold 0 can go to shared memory without passing registers. Both backends: `where(c, x[i], 0)`
 whose load is masked by `c` and holds 0 there is the load itself. TileLang: the operands of a contraction are variables of their own in shared
-memory, each assigned once; a load goes there directly, any other value from registers. In a loop over tiles, loads into shared memory that depend on
-its index are read `stages - 1` steps ahead, where the way to their addresses is pure: made of the index, of what the loop does not change, and of loads, all
-of tensors that nobody writes, without divisions by what is not known. Stages are those of the schedule, or as many as shared memory has room for. Triton does all of this by itself.
+memory, each assigned once; a load goes there directly, any other value from registers. What is spread, and what says where or whether a block is
+read, lies there too: a thread that has some columns of a product is seldom the one that reads those rows. In a loop over tiles, blocks that operands
+are, or are computed from, and that depend on its index are read `stages - 1` steps ahead, where the way to their addresses is pure: made of the index, of
+what the loop does not change, and of loads, all of tensors that nobody writes. An address is computed by the thread that uses it; what has a division
+by what is not known in it is computed once a row, before. Stages are those of the schedule, or as many as shared memory has room for, where there is
+room for two only of the longest blocks. Triton does all of this by itself.
 Leaves Assign.place, For.stages and For.ahead. Raises NSA0412 where the blocks do not fit shared memory.
 """
 
@@ -12,12 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import prod
 
 from nsalang import ir
 from nsalang.intervals import conjuncts
 from nsalang.passes.contraction_tiles import budget
-from nsalang.passes.hoist import Names, expressions, same
+from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.order import dots_of
 from nsalang.passes.simplify import value_of
 from nsalang.source import NsaError
@@ -167,44 +171,107 @@ def _name(x: ir.Expr) -> str:
     return f"{ir.plain(source)}_factor" if source else "factor"
 
 
+ALIGNED = 1024
+"""Bytes of shared memory at a multiple of which blocks begin, behind what lies before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """What a loop may read ahead: loads into shared memory by name, and which variables hold what their addresses are made of, where that has
+    a division by what is not known; every lane of every address would divide otherwise."""
+
+    loads: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def names(self, loop: ir.For, chosen: set[str]) -> tuple[str, ...]:
+        """The chosen loads and what they need, in the order of the body."""
+        needed = {n for name, held in self.loads.items() if name in chosen for n in (name, *held)}
+        return tuple(s.name for s in loop.body if isinstance(s, ir.Assign) and s.name in needed)
+
+
 class _Ahead:
     """Chooses what loops read ahead, within shared memory."""
 
     def __init__(self, kernel: ir.Kernel, target: Target) -> None:
-        self.kernel, self.target = kernel, target
+        self.operands = Names(kernel)
+        self.blocks: set[str] = set()
+        self.kernel, self.target = self.with_blocks(kernel), target
         self.written = is_written(kernel)
+        self.of = {group: of for group, of, _ in kernel.schedule.groups}
 
     def run(self) -> ir.Kernel:
-        ahead = {id(n): self.candidates(n) for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "tile"}
-        early = {name for names in ahead.values() for name in names}
-        shared = [n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.Assign) and n.place == "shared"]
+        loops = [n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "tile"]
+        ahead = {id(n): self.candidates(n) for n in loops}
+        assigned = {n.name: n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.Assign)}
+        shared = {n.name for n in assigned.values() if n.place == "shared"}
+        every = {name for early in ahead.values() for name in early.loads}
         most = budget(self.target)
 
-        def need(stages: int) -> int:
-            return sum(self.bytes(n) * (stages if n.name in early else 1) for n in shared)
+        def early(chosen: set[str]) -> set[str]:
+            return {name for n in loops for name in ahead[id(n)].names(n, chosen)}
 
-        def addresses(stages: int) -> list[ir.Assign]:
-            return self.addresses(early if stages > 1 else set())
+        def need(stages: int, chosen: set[str]) -> int:
+            """Bytes of all that lies in shared memory, but for addresses, which may stay in registers."""
+            twice = early(chosen) if stages > 1 else set()
+            return sum(self.bytes(assigned[n]) * (stages if n in twice else 1) for n in shared | twice)
+
+        def fits(stages: int, chosen: set[str]) -> bool:
+            """Whether there is room for addresses, too."""
+            others = self.addresses(early(chosen) if stages > 1 else set())
+            return need(stages, chosen) + sum(self.bytes(assigned[n]) for n in others) + (ALIGNED if others else 0) <= most
 
         wanted = self.kernel.schedule.stages
         is_pinned = any(name == "stages" for name, _ in self.kernel.schedule.pinned)
-        tries = range(wanted, 0, -1) if not is_pinned else (wanted,)
-        stages = next((n for n in tries if need(n) + sum(map(self.bytes, addresses(n))) <= most), 0)
-        # Where not even one stage leaves room for addresses, they stay in registers.
-        others = {n.name for n in addresses(stages)} if stages else set()
-        stages = stages or next((n for n in tries if need(n) <= most), 1)
-        if need(stages) > most or (is_pinned and stages < wanted):
-            self.refuse(shared, early, need(wanted), most)
+        tries = (wanted,) if is_pinned else range(wanted, 0, -1)
+        chosen, stages = every, next((n for n in tries if fits(n, every)), 0)
+        if stages < 2 <= wanted and every:
+            # Not all of it, but the longest blocks.
+            part: set[str] = set()
+            for name in sorted(every, key=lambda n: self.bytes(assigned[n]), reverse=True):
+                part |= {name} if fits(tries[0] if is_pinned else 2, part | {name}) else set()
+            chosen, stages = (part, tries[0] if is_pinned else 2) if part else (chosen, stages)
+        if not stages:
+            chosen = every & shared
+            stages = next((n for n in tries if need(n, chosen) <= most), 0)
+        if not stages:
+            self.refuse([n for n in assigned.values() if n.name in shared], chosen, need(wanted, chosen), most)
 
-        body = self.staged(self.kernel.body, ahead, stages)
+        body = self.staged(self.kernel.body, {id(n): ahead[id(n)].names(n, chosen) for n in loops}, stages)
         schedule = self.kernel.schedule
         if stages != schedule.stages:
             why = (
                 *(w for w in schedule.why if not w.startswith("stages:")),
-                f"stages: {stages}, more would take {need(stages + 1)} bytes of {most}",
+                f"stages: {stages}, more would take {need(stages + 1, every)} bytes of {most}",
             )
             schedule = dataclasses.replace(schedule, stages=stages, why=why)
-        return _shared(dataclasses.replace(self.kernel, body=body, schedule=schedule), others)
+        twice = early(chosen) if stages > 1 else set()
+        # Where there is no room for addresses, they stay in registers.
+        others = self.addresses(twice) if fits(stages, chosen) else set()
+        return _shared(dataclasses.replace(self.kernel, body=body, schedule=schedule), twice | others)
+
+    def with_blocks(self, kernel: ir.Kernel) -> ir.Kernel:
+        """A name for each block that an operand is computed from in a loop over tiles, so that it can be read ahead."""
+
+        def rule(node: ir.Node) -> ir.Node:
+            if not isinstance(node, ir.For) or node.kind != "tile":
+                return node
+            made: list[ir.Stmt] = []
+            for s in node.body:
+                if isinstance(s, ir.Assign) and s.place == "shared" and not isinstance(s.value, ir.Load):
+                    room = Room(self.operands)
+                    s = dataclasses.replace(s, value=ir.rewrite(s.value, lambda n: self.block(n, room)))  # noqa: B023 - called at once
+                    made += room.made
+                made.append(s)
+            return node if len(made) == len(node.body) else dataclasses.replace(node, body=tuple(made))
+
+        body = tuple(ir.rewrite(s, rule) for s in kernel.body)
+        return kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
+
+    def block(self, node: ir.Node, room: Room) -> ir.Node:
+        if not isinstance(node, ir.Load) or len(node.axes) < 2:
+            return node
+        held = room.name(node, f"{node.tensor}_tile")
+        self.blocks.add(held.name)
+        return held
 
     def staged(self, body: tuple[ir.Stmt, ...], ahead: dict[int, tuple[str, ...]], stages: int) -> tuple[ir.Stmt, ...]:
         made: list[ir.Stmt] = []
@@ -222,8 +289,8 @@ class _Ahead:
             made.append(node)
         return tuple(made)
 
-    def candidates(self, loop: ir.For) -> tuple[str, ...]:
-        """The variables of a loop's body that can be read ahead, in order."""
+    def candidates(self, loop: ir.For) -> _Early:
+        """The variables of a loop's body that can be read ahead."""
         assigned: dict[str, int] = {}
         for n in ir.walk(loop):
             if isinstance(n, ir.Assign):
@@ -233,25 +300,36 @@ class _Ahead:
         }
         pure: set[str] = set()
         moving: set[str] = set()
-        found: list[str] = []
+        dividing: dict[str, ir.Assign] = {}
+        found: dict[str, frozenset[str]] = {}
         read: set[str] = set()
 
         def is_pure(x: ir.Expr) -> bool:
             for n in ir.walk(x):
                 if isinstance(n, ir.Dot | ir.Reduce | ir.Scan) or (isinstance(n, ir.Load) and self.written(n.tensor)):
                     return False
-                if isinstance(n, ir.Binary) and n.op in ("floordiv", "mod") and n.axes and not isinstance(n.b, ir.Const):
-                    return False  # a division for every lane of every address costs more than what reading ahead saves
                 if isinstance(n, ir.Var) and n.name in assigned and n.name not in pure:
                     return False
-                if isinstance(n, ir.Index) and n.name in inner:
+                if isinstance(n, ir.Index) and self.of.get(n.name, n.name) in inner:
                     return False
             return True
 
         def moves(x: ir.Expr) -> bool:
             return any(
-                (isinstance(n, ir.Index) and n.name == loop.index) or (isinstance(n, ir.Var) and n.name in moving) for n in ir.walk(x)
+                (isinstance(n, ir.Index) and self.of.get(n.name, n.name) == loop.index) or (isinstance(n, ir.Var) and n.name in moving)
+                for n in ir.walk(x)
             )
+
+        def divides(x: ir.Expr) -> bool:
+            """Whether it has a division by what is not known in it, in lanes."""
+            return any(
+                isinstance(n, ir.Binary) and n.op in ("floordiv", "mod") and n.axes and not isinstance(n.b, ir.Const) for n in ir.walk(x)
+            )
+
+        def held(x: ir.Expr) -> frozenset[str]:
+            """The variables with divisions that a value is made of."""
+            names = {n.name for n in ir.walk(x) if isinstance(n, ir.Var) and n.name in dividing}
+            return frozenset(names).union(*(held(dividing[n].value) for n in names))
 
         for node in loop.body:
             if isinstance(node, ir.Assign) and assigned[node.name] == 1 and is_pure(node.value):
@@ -259,17 +337,22 @@ class _Ahead:
                 if moves(node.value):
                     moving.add(node.name)
                 value = node.value
-                is_new = node.place == "shared" and isinstance(value, ir.Load) and repr(value) not in read
-                if is_new and isinstance(value, ir.Load) and moves(value) and (value.mask is None or _is_zero(value.fill)):
-                    found.append(node.name)
+                if divides(value) or held(value):
+                    dividing[node.name] = node
+                is_block = node.place == "shared" or node.name in self.blocks
+                if is_block and isinstance(value, ir.Load) and repr(value) not in read and not divides(value) and moves(value):
+                    needed = held(value)
+                    shorter = all(0 < len(dividing[n].value.axes) < len(value.axes) for n in needed)
+                    if shorter and (value.mask is None or _is_zero(value.fill)):
+                        found[node.name] = needed
             read.update(repr(n) for n in ir.walk(node) if isinstance(n, ir.Load))
-        return tuple(found)
+        return _Early(found)
 
-    def addresses(self, early: set[str]) -> list[ir.Assign]:
+    def addresses(self, early: set[str]) -> set[str]:
         """Variables of fewer axes that say where or whether a block is read or written, but for what is read ``early``. A thread that has some rows
         of a product is seldom the one that reads them, and in registers such a variable would make it so."""
         assigned: dict[str, list[ir.Assign]] = {}
-        found: dict[str, None] = {}
+        found: set[str] = set()
 
         def look(node: ir.Node) -> None:
             if isinstance(node, ir.Assign):
@@ -279,13 +362,13 @@ class _Ahead:
             if isinstance(node, ir.Load | ir.Store):
                 parts = [*node.indices, *(() if node.mask is None else (node.mask,))]
                 names = [n for p in parts for n in ir.walk(p) if isinstance(n, ir.Var)]
-                found.update(dict.fromkeys(n.name for n in names if n.axes and len(n.axes) < len(node.axes)))
+                found.update(n.name for n in names if n.axes and len(n.axes) < len(node.axes))
             for child in ir.children(node):
                 look(child)
 
         for s in self.kernel.body:
             look(s)
-        return [assigned[n][0] for n in found if len(assigned[n]) == 1 and assigned[n][0].place is None]
+        return {n for n in found if n not in early and len(assigned[n]) == 1 and assigned[n][0].place is None}
 
     def bytes(self, node: ir.Assign) -> int:
         return prod(self.kernel.schedule.length(a) for a in node.value.axes) * node.value.dtype.bytes

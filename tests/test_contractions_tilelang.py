@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_contractions_triton import DIMS, Inputs, named, picks, powers, sparse, unit_scale, whole
 
-from nsalang import compare
+from nsalang import compare, ir
 from nsalang.driver import Choice, Compiled, Meaning, compile_kernel
 from nsalang.target import parse_target
 from nsalang.toolchain.tilelang_compile import emit
@@ -167,6 +167,31 @@ def test_tilelang_takes_every_class_of_rows(width: int, target: str) -> None:
     for length in (n for n in (16, 32, 64) if least <= n < most):
         made = compile_kernel(unit, meaning, Choice("tilelang", exact=True, sized=((axis, length),)))
         assert made.kernel.schedule.length(axis) == length and "__global__" in str(emit(made.program, "cuda"))
+
+
+def test_what_an_operand_is_computed_from_is_copied_ahead() -> None:
+    """Values and their scales are copied while the step before computes; page and slot of a row are divided out once, before the copies."""
+    made = compiled("sparse_mla_fp8_part", "cuda:sm_90")
+    (loop,) = [n for n in ir.walk(made.kernel) if isinstance(n, ir.For)]
+    assert loop.ahead == ("page", "slot", "live", "scales_group", "values_tile") and loop.stages == 2
+    few = compiled("sparse_mla_fp8_part", "cuda:sm_90", sized=(("h", 16),))
+    assert [n.ahead for n in ir.walk(few.kernel) if isinstance(n, ir.For)] == [(*loop.ahead, "rope")], "there is room for all of it"
+    source = made.program.source[made.program.source.index("T.serial(") :]
+    order = [
+        "page[(k_block + 1) % 2, i] =",
+        "T.sync_threads()",
+        "values_tile[(k_block + 1) % 2, i, j] =",
+        "ptx_wait_group(1)",
+        "keys[i, j] =",
+        "T.gemm(",
+    ]
+    assert sorted(order, key=source.index) == order and source.count("T.truncdiv(t[i], P)") == 1
+    cuda = str(made.emit("cuda"))
+    step = cuda[cuda.index("++k_block") :]
+    copies = step[step.index("cp_async_gs_conditional<4>") : step.index("cp_async_commit")]
+    assert "cp_async_gs_conditional<16>" in copies and "__syncthreads" not in copies
+    rows = re.search(r"for \(int i_\d+ = 0; i_\d+ < (\d+); \+\+i_\d+\) \{\s*tl::cp_async_gs_conditional<16>", copies)
+    assert rows is not None and int(rows[1]) == 64 * 512 // 16 // 256, "each thread copies its own part of the block"
 
 
 @pytest.mark.nvcc

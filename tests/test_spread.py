@@ -12,6 +12,7 @@ from test_passes import check, last, stages, typed
 import nsalang
 from nsalang import ir
 from nsalang.driver import BACKENDS
+from nsalang.memory import Layout, needs_wide
 from nsalang.passes import spread
 
 FILE = Path(__file__).parent / "cases" / "scales.nsa"
@@ -183,3 +184,11 @@ def test_triton_reads_a_scale_once_a_group(target: str) -> None:
 def test_groups_are_told() -> None:
     kernel = last(f"{HEAD}{LANES}        y[m, n] = x[m, n] * s[m, n // 32]\n", pins={"m": 16, "n": 256}, trust=True)
     assert "n_first: 8, the first of every 32 of n" in kernel.schedule.why
+
+
+def test_a_group_reaches_as_far_as_its_tile() -> None:
+    """Offsets of lanes that are padded count too, and those of a group's first lane are as large as its tile's but for one group."""
+    kernel = last(f"{HEAD}{LANES}        y[m, n] = x[m, n] * s[m, n // 32 * 32]\n", pins={"m": 16, "n": 256}, trust=True)
+    assert set(loads(kernel, "s")) == {("m", "n_first")}
+    assert needs_wide(kernel, {"s": Layout((1, 2), (1, 2**23), 4, 0)}, {"M": 1, "N": 2})
+    assert not needs_wide(kernel, {"s": Layout((1, 2), (1, 2**22), 4, 0)}, {"M": 1, "N": 2})

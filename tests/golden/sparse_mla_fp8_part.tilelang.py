@@ -84,12 +84,12 @@ def entry():
             rest = T.alloc_var("int32")
             t = T.alloc_fragment((64,), "int32")
             remainder = T.alloc_fragment((64,), "int32")
-            page = T.alloc_shared((64,), "int64")
+            page = T.alloc_shared((2, 64), "int64", scope="shared")
             remainder_2 = T.alloc_fragment((64,), "int32")
-            slot = T.alloc_shared((64,), "int64")
-            live = T.alloc_shared((64,), "bool")
-            scales_group = T.alloc_shared((64, 4), "float32")
-            values_tile = T.alloc_fragment((64, 512), "float8_e4m3fn")
+            slot = T.alloc_shared((2, 64), "int64", scope="shared")
+            live = T.alloc_shared((2, 64), "bool", scope="shared")
+            scales_group = T.alloc_shared((2, 64, 4), "float32")
+            values_tile = T.alloc_shared((2, 64, 512), "float8_e4m3fn")
             keys = T.alloc_shared((64, 512), "bfloat16")
             rope = T.alloc_shared((64, 64), "bfloat16")
             score_2 = T.alloc_fragment((64, 64), "float32")
@@ -117,41 +117,91 @@ def entry():
             rest = T.truncmod(K, G)
             lo = T.cast(g, "int64") * T.cast(part_2, "int64") + T.cast(T.min(g, rest), "int64")
             hi = T.cast(g + 1, "int64") * T.cast(part_2, "int64") + T.cast(T.min(g + 1, rest), "int64")
-            # sparse_mla_fp8_part:11
-            for k_block in T.serial(T.ceildiv(T.cast(T.min(hi, 2147352575), "int32") - T.cast(T.min(lo, 2147352575), "int32"), 64)):
-                k = T.cast(T.min(lo, 2147352575), "int32") + k_block * 64
+            k_begin = T.cast(T.min(lo, 2147352575), "int32")  # sparse_mla_fp8_part:11
+            k_end = T.cast(T.min(hi, 2147352575), "int32")
+            T.sync_threads()
+            if k_begin < k_end:
                 for i in T.Parallel(64):  # sparse_mla_fp8_part:12
-                    t[i] = T.if_then_else(T.cast(k + i, "int64") < hi, idx[b, x, k + i], T.int32(-1))
+                    t[i] = T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[b, x, k_begin + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mla_fp8_part:13
                     remainder[i] = T.truncmod(t[i], P)
                 for i in T.Parallel(64):
-                    page[i] = T.cast(T.truncdiv(t[i], P), "int64") - T.cast(T.cast(remainder[i] < 0, "int32"), "int64")
+                    page[0, i] = T.cast(T.truncdiv(t[i], P), "int64") - T.cast(T.cast(remainder[i] < 0, "int32"), "int64")
                 for i in T.Parallel(64):
                     remainder_2[i] = T.truncmod(t[i], P)
                 for i in T.Parallel(64):
-                    slot[i] = T.if_then_else(
+                    slot[0, i] = T.if_then_else(
                         remainder_2[i] < 0, T.cast(remainder_2[i], "int64") + T.cast(P, "int64"), T.cast(remainder_2[i], "int64")
                     )
                 for i in T.Parallel(64):  # sparse_mla_fp8_part:14
-                    live[i] = 0 <= t[i] and page[i] < T.cast(NB, "int64")
-                for i, j in T.Parallel(64, 4):  # sparse_mla_fp8_part:15
-                    scales_group[i, j] = T.if_then_else(
-                        live[i], scales[T.cast(page[i], "int32"), T.cast(slot[i], "int32"), T.truncdiv(j * 128, 128)], T.float32(0.0)
+                    live[0, i] = 0 <= t[i] and page[0, i] < T.cast(NB, "int64")
+            T.sync_threads()  # sparse_mla_fp8_part:11
+            if k_begin < k_end:
+                for i, j in T.Parallel(64, 4, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla_fp8_part:15
+                    scales_group[0, i, j] = T.if_then_else(
+                        live[0, i], scales[T.cast(page[0, i], "int32"), T.cast(slot[0, i], "int32"), T.truncdiv(j * 128, 128)], 0
                     )
-                for i, j in T.Parallel(64, 512):
-                    values_tile[i, j] = T.if_then_else(
-                        live[i], values[T.cast(page[i], "int32"), T.cast(slot[i], "int32"), j], T.float8_e4m3fn(0.0)
+                for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):
+                    values_tile[0, i, j] = T.if_then_else(
+                        live[0, i], values[T.cast(page[0, i], "int32"), T.cast(slot[0, i], "int32"), j], 0
                     )
-                for i, j in T.Parallel(64, 512):
+            T.ptx_commit_group()  # sparse_mla_fp8_part:11
+            for k_block in T.serial(T.ceildiv(k_end - k_begin, 64)):
+                k = k_begin + k_block * 64
+                if k + 64 < k_end:
+                    for i in T.Parallel(64):  # sparse_mla_fp8_part:12
+                        t[i] = T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[b, x, k + 64 + i], T.int32(-1))
+                    for i in T.Parallel(64):  # sparse_mla_fp8_part:13
+                        remainder[i] = T.truncmod(t[i], P)
+                    for i in T.Parallel(64):
+                        page[(k_block + 1) % 2, i] = T.cast(T.truncdiv(t[i], P), "int64") - T.cast(
+                            T.cast(remainder[i] < 0, "int32"), "int64"
+                        )
+                    for i in T.Parallel(64):
+                        remainder_2[i] = T.truncmod(t[i], P)
+                    for i in T.Parallel(64):
+                        slot[(k_block + 1) % 2, i] = T.if_then_else(
+                            remainder_2[i] < 0, T.cast(remainder_2[i], "int64") + T.cast(P, "int64"), T.cast(remainder_2[i], "int64")
+                        )
+                    for i in T.Parallel(64):  # sparse_mla_fp8_part:14
+                        live[(k_block + 1) % 2, i] = 0 <= t[i] and page[(k_block + 1) % 2, i] < T.cast(NB, "int64")
+                T.sync_threads()  # sparse_mla_fp8_part:11
+                if k + 64 < k_end:
+                    for i, j in T.Parallel(64, 4, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla_fp8_part:15
+                        scales_group[(k_block + 1) % 2, i, j] = T.if_then_else(
+                            live[(k_block + 1) % 2, i],
+                            scales[
+                                T.cast(page[(k_block + 1) % 2, i], "int32"),
+                                T.cast(slot[(k_block + 1) % 2, i], "int32"),
+                                T.truncdiv(j * 128, 128),
+                            ],
+                            0,
+                        )
+                    for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):
+                        values_tile[(k_block + 1) % 2, i, j] = T.if_then_else(
+                            live[(k_block + 1) % 2, i],
+                            values[T.cast(page[(k_block + 1) % 2, i], "int32"), T.cast(slot[(k_block + 1) % 2, i], "int32"), j],
+                            0,
+                        )
+                T.ptx_commit_group()  # sparse_mla_fp8_part:11
+                T.ptx_wait_group(1)
+                T.sync_threads()
+                for i, j in T.Parallel(64, 512):  # sparse_mla_fp8_part:15
                     keys[i, j] = T.if_then_else(
-                        live[i], T.cast(T.cast(values_tile[i, j], "float32") * scales_group[i, j // 128], "bfloat16"), T.bfloat16(0.0)
+                        live[k_block % 2, i],
+                        T.cast(T.cast(values_tile[k_block % 2, i, j], "float32") * scales_group[k_block % 2, i, j // 128], "bfloat16"),
+                        T.bfloat16(0.0),
                     )
                 for i, j in T.Parallel(64, 64):  # sparse_mla_fp8_part:16
-                    rope[i, j] = T.if_then_else(live[i], ropes[T.cast(page[i], "int32"), T.cast(slot[i], "int32"), j], T.bfloat16(0.0))
+                    rope[i, j] = T.if_then_else(
+                        live[k_block % 2, i],
+                        ropes[T.cast(page[k_block % 2, i], "int32"), T.cast(slot[k_block % 2, i], "int32"), j],
+                        T.bfloat16(0.0),
+                    )
                 T.gemm(query, keys, score_2, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullCol)  # sparse_mla_fp8_part:17
                 T.gemm(query_r, rope, score_2, transpose_B=True, policy=T.GemmWarpPolicy.FullCol)
                 for i, j in T.Parallel(64, 64):  # sparse_mla_fp8_part:18
-                    score[i, j] = T.if_then_else(live[j], score_2[i, j] * (scale * 1.4426950216293335), -T.infinity("float32"))
+                    score[i, j] = T.if_then_else(live[k_block % 2, j], score_2[i, j] * (scale * 1.4426950216293335), -T.infinity("float32"))
                 T.reduce_max(score, score_max, dim=1)  # sparse_mla_fp8_part:19
                 for i in T.Parallel(64):
                     new2[i] = T.max(top[i], score_max[i])
@@ -169,6 +219,7 @@ def entry():
                 T.gemm(p_factor, keys, acc, policy=T.GemmWarpPolicy.FullCol)
                 for i in T.Parallel(64):  # sparse_mla_fp8_part:23
                     top[i] = new2[i]
+                T.sync_threads()  # sparse_mla_fp8_part:11
             for i, j in T.Parallel(64, 512):  # sparse_mla_fp8_part:24
                 if h + i < H:
                     part[b, x, g, h + i, j] = T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] / total[i])
