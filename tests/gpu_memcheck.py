@@ -39,7 +39,10 @@ from nsalang.source import NsaError
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
-FILES = (*sorted((ROOT / "examples").glob("*.nsa")), *(ROOT / "tests" / "cases" / f"{n}.nsa" for n in ("gathers", "mended", "scales", "sparse_lse")))
+FILES = (
+    *sorted((ROOT / "examples").glob("*.nsa")),
+    *(ROOT / "tests" / "cases" / f"{n}.nsa" for n in ("gathers", "mended", "scales", "sparse_lse")),
+)
 MODES = (*((layout, "auto") for layout in LAYOUTS), ("end", "guarded"))
 ONCE = (("end", "wide"), ("end", "checked"))
 """For the first size only: each is one more variant to compile."""
