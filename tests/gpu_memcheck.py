@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python tests/gpu_memcheck.py [--count 2] [--files examples/softmax.nsa ...] [--only softmax ...] [--plain] [--limit 240]
 
-By default: the examples, and bools, gathers, what was mended and sparse attention of tests/cases. Variants are compiled side by side; a
+By default: the examples, and bools, gathers, what was mended, scales and sparse attention of tests/cases. Variants are compiled side by side; a
 kernel runs under the sanitizer as soon as its own are there, in processes that go on after a fault. A program that is told of one row too
 many shows that this is caught. Exit code 1 where anything is wrong or was not run. Each tensor is an allocation of its own and ends where
 that ends (PYTORCH_NO_CUDA_MEMORY_CACHING=1). Calls: contiguous and aligned; one element behind an aligned address; rows apart; last stride
@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
 FILES = (
     *sorted((ROOT / "examples").glob("*.nsa")),
-    *(ROOT / "tests" / "cases" / f"{n}.nsa" for n in ("bools", "gathers", "mended", "sparse_lse")),
+    *(ROOT / "tests" / "cases" / f"{n}.nsa" for n in ("bools", "gathers", "mended", "scales", "sparse_lse")),
 )
 MODES = (*((layout, "auto") for layout in LAYOUTS), ("end", "guarded"))
 ONCE = (("end", "wide"), ("end", "checked"))
