@@ -120,7 +120,7 @@ def _docstring(out: Emitter, kernel: ir.Kernel, target: Target) -> None:
 @dataclass(slots=True)
 class Printer:
     """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
-    ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix behind the result of a Dot; ``unread``: what need not be computed;
+    ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix in registers behind the result or an operand of a Dot; ``unread``: what need not be computed;
     ``bools``: see tilelang_bools."""
 
     kernel: ir.Kernel
@@ -342,6 +342,8 @@ class Printer:
         if s.place == "shared" and isinstance(s.value, ir.Dot | ir.Reduce | ir.Scan):
             # These are made in registers.
             made = ir.Var(s.value.dtype, s.value.axes, f"{s.name}.value")
+            if isinstance(s.value, ir.Dot):
+                self.matrices[made.name] = self.matrices[s.name]
             self.assign(replace(s, name=made.name, place=None))
             s = replace(s, value=made)
         match s.value:
@@ -505,14 +507,14 @@ class Printer:
         lanes = ":" if count == self.kernel.schedule.length(over) else f"{first}:{first + count}"
         if at or lanes != ":":
             at += [lanes, ":"] if flipped else [":", lanes]
-        buffer = Text(self.values.buffers[x.name])
+        buffer = Text(self.results[x.name] if x.name in self.results else self.values.buffers[x.name])
         return (subscript(buffer, ", ".join(at)) if at else buffer), flipped
 
     # ---------------------------------------------------------------------------------------------------------------- reductions
 
     def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
         """A buffer that holds ``x``: the variable's own, or a new one."""
-        if isinstance(x, ir.Var) and x.name in self.values.buffers and x.name not in self.values.matrices:
+        if isinstance(x, ir.Var) and x.name in self.values.buffers and x.name not in {*self.values.matrices, *self.values.versions}:
             return self.values.buffers[x.name]
         buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
         with self.parallel(x.axes, s):

@@ -27,9 +27,10 @@ class Entry:
 
     It gives the outputs in order: the tensor itself where there is one, a tuple where there are several. Outputs that are not given are
     allocated; an optional one is there only if it is given a tensor or True. Call options: ``backend`` ("triton", "tilelang", "auto"),
-    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes, such as {"m": 32}), ``allow="unknown"``
-    (guard accesses that the prover cannot settle, and trust the rest of what it cannot), ``deterministic`` (True: refuse atomic additions of
-    floats, and scatters), ``check`` (True: check accesses and promises as they run; None: as NSALANG_CHECK says).
+    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes and places of variables, such as
+    {"m": 32, "keys": "shared"}), ``allow="unknown"`` (guard accesses that the prover cannot settle, and trust the rest of what it cannot),
+    ``deterministic`` (True: refuse atomic additions of floats, and scatters), ``check`` (True: check accesses and promises as they run; None: as
+    NSALANG_CHECK says).
     With all outputs given, a call of a kernel that has run once allocates nothing, and one of a program its scratch alone; both are safe in a CUDA
     graph. Raises NsaError.
     """
@@ -50,7 +51,7 @@ class Entry:
         *args: Any,
         backend: str | None = None,
         target: str | Target | None = None,
-        schedule: Mapping[str, int] | Mapping[str, int | Mapping[str, int]] | None = None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
         allow: Literal["unknown"] | None = None,
         deterministic: bool | None = None,
         check: bool | None = None,
@@ -145,7 +146,7 @@ class Kernel(Entry):
         *,
         target: str | Target,
         backend: str = "auto",
-        schedule: Mapping[str, int] | None = None,
+        schedule: Mapping[str, int | str] | None = None,
         wide: bool = False,
         aligned: bool = True,
         exact: bool = True,
@@ -174,7 +175,7 @@ class Kernel(Entry):
         target: str | Target | None = None,
         *,
         backend: str = "auto",
-        schedule: Mapping[str, int] | None = None,
+        schedule: Mapping[str, int | str] | None = None,
         allow: Literal["unknown"] | None = None,
         **values: Any,
     ) -> Report:
@@ -212,7 +213,7 @@ class Program(Entry):
         *,
         target: str | Target,
         backend: str = "auto",
-        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
         wide: bool = False,
         aligned: bool = True,
         exact: bool = True,
@@ -237,7 +238,7 @@ class Program(Entry):
         target: str | Target | None = None,
         *,
         backend: str = "auto",
-        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
         allow: Literal["unknown"] | None = None,
         **values: Any,
     ) -> Report:
@@ -339,7 +340,7 @@ def jit(
     *,
     backend: str = "auto",
     target: str | Target | None = None,
-    schedule: Mapping[str, int] | None = None,
+    schedule: Mapping[str, int | str] | None = None,
     allow: Literal["unknown"] | None = None,
     deterministic: bool | None = None,
     check: bool | None = None,
@@ -350,7 +351,7 @@ def jit(
     *,
     backend: str = "auto",
     target: str | Target | None = None,
-    schedule: Mapping[str, int] | None = None,
+    schedule: Mapping[str, int | str] | None = None,
     allow: Literal["unknown"] | None = None,
     deterministic: bool | None = None,
     check: bool | None = None,

@@ -1,11 +1,14 @@
-"""Where the values of contractions lie, and which loads a loop reads ahead.
+"""Where values lie, and which loads a loop reads ahead.
 
 It comes after `guard`: only a load whose masked lanes hold 0 can go to shared memory without passing registers. Both backends: `where(c, x[i], 0)`
 whose load is masked by `c` and holds 0 there is the load itself. TileLang: the operands of a contraction are variables of their own in shared
 memory, each assigned once; a load goes there directly, any other value from registers. In a loop over tiles, loads into shared memory that depend on
 its index are read `stages - 1` steps ahead, where the way to their addresses is pure: made of the index, of what the loop does not change, and of loads, all
-of tensors that nobody writes, without divisions by what is not known. Stages are those of the schedule, or as many as shared memory has room for. Triton does all of this by itself.
-Leaves Assign.place, For.stages and For.ahead. Raises NSA0412 where the blocks do not fit shared memory.
+of tensors that nobody writes, without divisions by what is not known. Stages are those of the schedule, or as many as shared memory has room for. What is
+pinned to shared memory lies there, too, and loads of it are read ahead; a left operand that is pinned to registers stays there. Triton does all of this
+by itself, but for the stages that are pinned for one loop.
+Leaves Assign.place, For.stages and For.ahead. Raises NSA0408 for a pin that a contraction or a loop cannot have, NSA0412 where the blocks do not fit
+shared memory.
 """
 
 from __future__ import annotations
@@ -16,25 +19,49 @@ from math import prod
 
 from nsalang import ir
 from nsalang.intervals import conjuncts
-from nsalang.passes.contraction_tiles import budget
+from nsalang.passes.contraction_tiles import LEAST, budget, is_loaded
 from nsalang.passes.hoist import Names, expressions, same
 from nsalang.passes.order import dots_of
+from nsalang.passes.pins import Pins, pins_of
 from nsalang.passes.simplify import value_of
-from nsalang.source import NsaError
+from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
-    if not dots_of(kernel):
+    pins = pins_of(kernel)
+    if not (dots_of(kernel) or pins.places or pins.stages):
         return kernel
     body = tuple(ir.rewrite(s, _without_where) for s in kernel.body)
     kernel = kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
     if kernel.schedule.backend != "tilelang":
-        return kernel
-    kernel = _one_name_a_value(kernel)
+        return _pinned(kernel, pins)
+    kernel = _one_name_a_value(_pinned(kernel, pins))
     placed = _Operands(kernel)
     kernel = dataclasses.replace(kernel, body=placed.marked(placed.block(kernel.body, {})))
+    placed.check(kernel)
     return _Ahead(kernel, target).run()
+
+
+def _pinned(kernel: ir.Kernel, pins: Pins) -> ir.Kernel:
+    """The kernel with what is pinned in its statements, before any of them gets another name."""
+
+    def rule(node: ir.Node) -> ir.Node:
+        match node:
+            case ir.Assign() if node.name in pins.places:
+                return dataclasses.replace(node, place=pins.places[node.name])
+            case ir.For() if node.index in pins.stages:
+                return dataclasses.replace(node, stages=pins.stages[node.index])
+            case _:
+                return node
+
+    body = tuple(ir.rewrite(s, rule) for s in kernel.body)
+    if same(body, kernel.body):
+        return kernel
+    loops = (f"{ir.plain(loop)}.stages: {n}, pinned" for loop, n in pins.stages.items())
+    places = (f"{ir.plain(name)}: {place}, pinned" for name, place in pins.places.items())
+    why = (*kernel.schedule.why, *dict.fromkeys((*loops, *places)))
+    return dataclasses.replace(kernel, body=body, schedule=dataclasses.replace(kernel.schedule, why=why))
 
 
 def _without_where(node: ir.Node) -> ir.Node:
@@ -93,6 +120,7 @@ class _Operands:
         for node in ir.walk(kernel):
             if isinstance(node, ir.Assign):
                 self.count[node.name] = self.count.get(node.name, 0) + 1
+        self.kept = {n.name: n.value for n in ir.walk(kernel) if isinstance(n, ir.Assign) and n.place == "registers"}
         self.shared: set[str] = set()
 
     def block(self, body: tuple[ir.Stmt, ...], known: dict[str, ir.Var]) -> tuple[ir.Stmt, ...]:
@@ -122,7 +150,8 @@ class _Operands:
 
     def operand(self, x: ir.Expr, known: dict[str, ir.Var], made: list[ir.Stmt]) -> ir.Expr:
         if isinstance(x, ir.Var) and self.count[x.name] == 1:
-            self.shared.add(x.name)
+            if x.name not in self.kept:
+                self.shared.add(x.name)
             return x
         if repr(x) in known:
             return known[repr(x)]
@@ -148,6 +177,31 @@ class _Operands:
 
         return tuple(ir.rewrite(s, rule) for s in body)
 
+    def check(self, kernel: ir.Kernel) -> None:
+        """Raises NSA0408 where an operand is pinned to registers, and no tensor core reads it from there."""
+        schedule = kernel.schedule
+        problems: dict[str, Diagnostic] = {}
+        for dot in dots_of(kernel):
+            for x in (dot.a, dot.b):
+                if not (isinstance(x, ir.Var) and x.name in self.kept and self.count[x.name] == 1):
+                    continue
+                assert dot.left is not None
+                rows = [a for a in dot.left if schedule.length(a) > 1]
+                if not set(dot.left) <= set(x.axes):
+                    limit = "it holds the columns of this contraction, and a tensor core reads them from shared memory"
+                elif any(schedule.order.index(a) > schedule.order.index(dot.over) for a in rows):
+                    limit = "its rows run fastest, and a tensor core reads such an operand from shared memory"
+                elif 0 < dot.promote < schedule.length(dot.over):
+                    limit = f"this contraction reads it in parts of {dot.promote}, and registers cannot be read in parts"
+                elif prod(schedule.length(a) for a in rows) < LEAST * schedule.warps and not is_loaded(self.kept[x.name]):
+                    limit = f"{schedule.warps} warps that read from registers what they have computed need {LEAST * schedule.warps} rows"
+                else:
+                    continue
+                sentence = f"the schedule pins '{ir.plain(x.name)}' to registers; {limit}"
+                problems.setdefault(x.name, Diagnostic("NSA0408", sentence, dot.span))
+        if problems:
+            raise NsaError(*problems.values())
+
 
 def _name(x: ir.Expr) -> str:
     """``x_tile`` for a block of x, else a factor by the first variable in it."""
@@ -163,43 +217,59 @@ class _Ahead:
     def __init__(self, kernel: ir.Kernel, target: Target) -> None:
         self.kernel, self.target = kernel, target
         self.written = is_written(kernel)
+        nodes = [n for s in kernel.body for n in ir.walk(s)]
+        self.ahead = {id(n): self.candidates(n) for n in nodes if isinstance(n, ir.For)}
+        self.loops = {name: n for n in nodes if isinstance(n, ir.For) for name in self.ahead[id(n)]}
+        self.shared = [n for n in nodes if isinstance(n, ir.Assign) and n.place == "shared"]
 
     def run(self) -> ir.Kernel:
-        ahead = {id(n): self.candidates(n) for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "tile"}
-        early = {name for names in ahead.values() for name in names}
-        shared = [n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.Assign) and n.place == "shared"]
+        pinned = [n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.For) and n.stages > 1]
+        served = {ir.plain(n.index) for n in pinned if self.ahead[id(n)]}
+        for loop in pinned:
+            if ir.plain(loop.index) not in served:
+                sentence = (
+                    f"the schedule pins '{ir.plain(loop.index)}.stages' to {loop.stages}; this loop has no load that it could read ahead"
+                )
+                helps = "a load is read ahead into shared memory, where its address follows from the loop's index and from tensors that nobody writes"
+                raise NsaError.at("NSA0408", sentence, loop.span, help=helps)
         most = budget(self.target)
-
-        def need(stages: int) -> int:
-            return sum(self.bytes(n) * (stages if n.name in early else 1) for n in shared)
-
-        stages = next((n for n in range(self.kernel.schedule.stages, 0, -1) if need(n) <= most), 1)
-        if need(stages) > most or (
-            stages < self.kernel.schedule.stages and any(name == "stages" for name, _ in self.kernel.schedule.pinned)
-        ):
-            self.refuse(shared, early, need(self.kernel.schedule.stages), most)
-
-        body = self.staged(self.kernel.body, ahead, stages)
+        wanted = self.kernel.schedule.stages
+        stages = next((n for n in range(wanted, 0, -1) if self.need(n) <= most), 1)
+        if self.need(stages) > most or (stages < wanted and any(name == "stages" for name, _ in self.kernel.schedule.pinned)):
+            self.refuse(most)
+        body = self.staged(self.kernel.body, stages)
         schedule = self.kernel.schedule
-        if stages != schedule.stages:
+        if stages != wanted:
             why = (
                 *(w for w in schedule.why if not w.startswith("stages:")),
-                f"stages: {stages}, more would take {need(stages + 1)} bytes of {most}",
+                f"stages: {stages}, more would take {self.need(stages + 1)} bytes of {most}",
             )
             schedule = dataclasses.replace(schedule, stages=stages, why=why)
         return dataclasses.replace(self.kernel, body=body, schedule=schedule)
 
-    def staged(self, body: tuple[ir.Stmt, ...], ahead: dict[int, tuple[str, ...]], stages: int) -> tuple[ir.Stmt, ...]:
+    def need(self, stages: int) -> int:
+        """Bytes of everything in shared memory, each variable once."""
+        return sum(size * self.copies(name, stages) for name, size in self.sizes().items())
+
+    def sizes(self) -> dict[str, int]:
+        return {n.name: prod(map(self.kernel.schedule.length, n.value.axes)) * n.value.dtype.bytes for n in self.shared}
+
+    def copies(self, name: str, stages: int) -> int:
+        """How many buffers a variable has: as many as its loop reads ahead, by a pin of its own or by the schedule's ``stages``."""
+        return (self.loops[name].stages or stages) if name in self.loops else 1
+
+    def staged(self, body: tuple[ir.Stmt, ...], stages: int) -> tuple[ir.Stmt, ...]:
         made: list[ir.Stmt] = []
         for node in body:
             match node:
                 case ir.For():
-                    names = ahead.get(id(node), ()) if stages > 1 else ()
-                    inner = self.staged(node.body, ahead, stages)
-                    node = dataclasses.replace(node, body=inner, stages=stages if names else 1, ahead=names)
+                    own = node.stages or stages
+                    names = self.ahead[id(node)] if own > 1 else ()
+                    node = dataclasses.replace(
+                        node, body=self.staged(node.body, stages), stages=own if names else min(node.stages, 1), ahead=names
+                    )
                 case ir.If():
-                    inner, other = self.staged(node.body, ahead, stages), self.staged(node.orelse, ahead, stages)
-                    node = dataclasses.replace(node, body=inner, orelse=other)
+                    node = dataclasses.replace(node, body=self.staged(node.body, stages), orelse=self.staged(node.orelse, stages))
                 case _:
                     pass
             made.append(node)
@@ -207,6 +277,8 @@ class _Ahead:
 
     def candidates(self, loop: ir.For) -> tuple[str, ...]:
         """The variables of a loop's body that can be read ahead, in order."""
+        if loop.kind != "tile":
+            return ()
         assigned: dict[str, int] = {}
         for n in ir.walk(loop):
             if isinstance(n, ir.Assign):
@@ -248,21 +320,19 @@ class _Ahead:
             read.update(repr(n) for n in ir.walk(node) if isinstance(n, ir.Load))
         return tuple(found)
 
-    def bytes(self, node: ir.Assign) -> int:
-        return prod(self.kernel.schedule.length(a) for a in node.value.axes) * node.value.dtype.bytes
-
-    def refuse(self, shared: list[ir.Assign], early: set[str], need: int, most: int) -> None:
+    def refuse(self, most: int) -> None:
         """Raises NSA0412."""
         stages = self.kernel.schedule.stages
         parts = [
-            f"'{ir.plain(n.name)}' {self.bytes(n)}" + (f" in {stages} stages" if n.name in early and stages > 1 else "") for n in shared
+            f"'{ir.plain(name)}' {size}" + (f" in {self.copies(name, stages)} stages" if self.copies(name, stages) > 1 else "")
+            for name, size in self.sizes().items()
         ]
         sentence = (
-            f"what the contractions of '{self.kernel.name}' read ({', '.join(parts)}) takes {need} bytes of shared memory, "
+            f"what '{self.kernel.name}' keeps in shared memory ({', '.join(parts)}) takes {self.need(stages)} bytes of it, "
             f"and {self.target} has {most} for it"
         )
         pinned = [name for name, _ in self.kernel.schedule.pinned]
-        raise NsaError.at("NSA0412", sentence, shared[0].span, help=f"the schedule pins {', '.join(pinned)}" if pinned else None)
+        raise NsaError.at("NSA0412", sentence, self.shared[0].span, help=f"the schedule pins {', '.join(pinned)}" if pinned else None)
 
 
 def _is_zero(fill: ir.Const | None) -> bool:
