@@ -65,7 +65,7 @@ class Blocks(Buffers):
         lanes = ":" if count == self.kernel.schedule.length(over) else f"{first}:{first + count}"
         if at or lanes != ":":
             at += [lanes, ":"] if flipped else [":", lanes]
-        buffer = Text(self.values.buffers[x.name])
+        buffer = Text(self.results[x.name] if x.name in self.results else self.values.buffers[x.name])
         return (subscript(buffer, ", ".join(at)) if at else buffer), flipped
 
     # ---------------------------------------------------------------------------------------------------------------- reductions

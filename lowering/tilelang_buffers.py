@@ -19,7 +19,7 @@ from nsalang.target import Target
 @dataclass(slots=True)
 class Buffers:
     """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
-    ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix behind the result of a Dot; ``unread``: what need not be computed;
+    ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix in registers behind the result or an operand of a Dot; ``unread``: what need not be computed;
     ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks."""
 
     kernel: ir.Kernel

@@ -103,7 +103,7 @@ def continued(kernel: ir.Kernel) -> dict[str, str]:
             match s:
                 case ir.Assign(value=ir.Dot(acc=ir.Var(name=x))):
                     once = x in here and reads.count(x) == writes.count(x) == 1
-                    if once and first[s.name] is s and s.name not in carried and s.place is None:
+                    if once and first[s.name] is s and s.name not in carried and s.place != "shared":
                         found[s.name] = x
                 case ir.For():
                     visit(s.body)
@@ -112,7 +112,7 @@ def continued(kernel: ir.Kernel) -> dict[str, str]:
                     visit(s.orelse)
                 case _:
                     pass
-            if isinstance(s, ir.Assign) and s.place is None:
+            if isinstance(s, ir.Assign) and s.place != "shared":
                 here.add(s.name)
 
     visit(kernel.body)

@@ -42,13 +42,10 @@ class Values:
 
     def variable(self, name: str, axes: Sequence[str]) -> Text:
         """The element of a variable in the lanes being printed."""
-        if name not in self.matrices and name not in self.versions:
-            return self.element(self.buffers[name], axes)
         at = [self.versions[name]] if name in self.versions else []
-        lanes = (
-            map(self.flat, self.matrices[name]) if name in self.matrices else (self.lane[a] for a in emit.machine_axes(self.kernel, axes))
-        )
-        return subscript(Text(self.buffers[name]), ", ".join(map(str, [*at, *lanes])))
+        if name in self.matrices:
+            return subscript(Text(self.buffers[name]), ", ".join(map(str, [*at, *map(self.flat, self.matrices[name])])))
+        return self.element(self.buffers[name], axes, *at)
 
     def flat(self, axes: Sequence[str]) -> Text:
         """The number of the lane in several axes, the last of which runs fastest."""
@@ -65,9 +62,10 @@ class Values:
             return element
         return call("T.if_then_else", self.mask(x.mask), element, zero or self.typed(x.fill or ir.Const(x.dtype, (), 0)))
 
-    def element(self, buffer: str, axes: Sequence[str]) -> Text:
+    def element(self, buffer: str, axes: Sequence[str], *at: Text) -> Text:
+        """The element of a buffer in the lanes being printed. ``at``: which of several buffers."""
         mine = emit.machine_axes(self.kernel, axes)
-        return subscript(Text(buffer), ", ".join(self.lane[a] for a in mine) or "0")
+        return subscript(Text(buffer), ", ".join(map(str, [*at, *(self.lane[a] for a in mine)])) or "0")
 
     def access(self, tensor: str, indices: Sequence[ir.Expr]) -> Text:
         at = [self.index(i) if isinstance(i, ir.Index) else self.expr(i) for i in indices]

@@ -312,6 +312,8 @@ class Printer(Blocks):
         if s.place == "shared" and isinstance(s.value, ir.Dot | ir.Reduce | ir.Scan):
             # These are made in registers.
             made = ir.Var(s.value.dtype, s.value.axes, f"{s.name}.value")
+            if isinstance(s.value, ir.Dot):
+                self.matrices[made.name] = self.matrices[s.name]
             self.assign(replace(s, name=made.name, place=None))
             s = replace(s, value=made)
         match s.value:

@@ -173,12 +173,14 @@ class Printer:
         bounds = [hi] if s.kind == "range" and lo.text == "0" else [lo, hi]
         name = self.names.pick(ir.plain(s.index))
         self.indices[s.index] = name
+        loop, stages = ("tl.range", {"num_stages": str(s.stages)}) if s.stages else ("range", {})
         if s.kind == "range":
-            with self.emitter.block(f"for {name} in {call('range', *bounds)}:", s.span):
+            with self.emitter.block(f"for {name} in {call(loop, *bounds, **stages)}:", s.span):
                 self.statements(s.body)
             return
+        length = self.kernel.schedule.length(s.index)
         start = self.names.pick(f"{name}_start")
-        with self.emitter.block(f"for {start} in {call('range', *bounds, str(self.kernel.schedule.length(s.index)))}:", s.span):
+        with self.emitter.block(f"for {start} in {call(loop, *bounds, str(length), **stages)}:", s.span):
             self.block_axis(s.index, Text(start), s.span)
             self.statements(s.body)
 

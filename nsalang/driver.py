@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from nsalang import ir, syntax
 from nsalang.cache import Cache, cache_root, key_of
@@ -37,6 +37,8 @@ _CODE: Mapping[tuple[str, Backend], tuple[str, ...]] = {
     ("cuda", "tilelang"): ("cuda", "ptx", "cubin"),
     ("hip", "tilelang"): ("hip",),
 }
+
+Made = TypeVar("Made")
 
 After: TypeAlias = Callable[[str, ir.Kernel], None]
 """Called with each stage's name and the kernel that it leaves, the first being typecheck: for dumps, timing and verifying."""
@@ -85,7 +87,7 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the machine code depends on beside: the backend, facts about a launch, what the user pins (axis or option name, value), and whether
+    """What the machine code depends on beside: the backend, facts about a launch, what the user pins (see ir.Pin), and whether
     accesses that the prover cannot settle are guarded, and all of them checked as they run.
 
     ``wide``, ``aligned``, ``exact``, ``sized``: see ir.Schedule. A kernel that hoists nothing has no exact variant: its code is the same with and without.
@@ -94,7 +96,7 @@ class Choice:
     backend: Backend
     wide: bool = False
     aligned: bool = True
-    pinned: tuple[tuple[str, int], ...] = ()
+    pinned: tuple[ir.Pin, ...] = ()
     exact: bool = False
     allow_unknown: bool = False
     checked: bool = False
@@ -212,7 +214,7 @@ class Compiled:
         found = cache.get(key)
         if found is not None:
             return found
-        files = dict(_compile(self.program))
+        files = dict(self._made(_compile))
         about = {
             "kernel": self.kernel.name,
             "target": str(self.target),
@@ -240,8 +242,17 @@ class Compiled:
             return self.source
         stored = self.artifact.get("kernel.cu" if kind == "cuda" else f"kernel.{kind}")
         if stored is None:
-            return _emit(self.program, kind)
+            return self._made(lambda program: _emit(program, kind))
         return stored if kind in ("cubin", "hsaco") else stored.decode()
+
+    def _made(self, make: Callable[[Program], Made]) -> Made:
+        """What a backend makes of the program. Where it refuses one with pinned places, they are named: they may be what it cannot do."""
+        try:
+            return make(self.program)
+        except NsaError as error:
+            places = [f"{name}={place}" for name, place in self.choice.pinned if isinstance(place, str)]
+            told = f"the schedule pins places ({', '.join(places)}), which may leave TileLang without a layout for other values: pin less"
+            raise NsaError(*(replace(d, helps=(*d.helps, told)) if places else d for d in error.diagnostics)) from error
 
     def load(self) -> Launch:
         """The function that runs the code on this machine. Raises NSA0605 where there is no such device."""

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from nsalang.dtypes import BOOL, I64, DType
 from nsalang.source import Span
@@ -289,14 +289,18 @@ Expr: TypeAlias = (
 # ------------------------------------------------------------------------------------------------------------------- statements
 
 
+Place: TypeAlias = Literal["registers", "shared"]
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
 @dataclass(frozen=True, slots=True)
 class Assign(Node):
     """``name = value``. All values assigned to one name have one dtype and one set of axes; an outer name assigned in a loop is carried by it.
-    ``place`` is where a value with axes lies, as the pass ``place`` decides: registers, unless it says ``shared``."""
+    ``place`` is where a value with axes lies, as the pass ``place`` decides: registers, unless it says ``shared``; ``registers`` was pinned."""
 
     name: str
     value: Expr
-    place: Literal["shared"] | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +336,7 @@ class For(Node):
     """kind ``range``: a scalar loop over lo..hi; ``tile``: a loop over consecutive blocks of lo..hi, ``index`` being an axis.
     ``carried`` are the variables that live before the loop and are assigned in it. ``ahead`` (set by ``place``): variables of the body, each a
     load into shared memory or what its address is made of, that are read ``stages - 1`` steps ahead into one of ``stages`` buffers while the step
-    computes."""
+    computes. Triton finds them itself: there ``stages`` is what is pinned for this loop. 0: nothing of its own."""
 
     index: str
     kind: Literal["range", "tile"]
@@ -340,7 +344,7 @@ class For(Node):
     hi: Expr
     body: tuple[Stmt, ...]
     carried: tuple[str, ...] = ()
-    stages: int = 1
+    stages: int = 0
     ahead: tuple[str, ...] = ()
 
 
@@ -438,6 +442,10 @@ class Check(Node):
     axis: int = 0
 
 
+Pin: TypeAlias = tuple[str, int | str]
+"""A name and what is pinned of it: the length of an axis, the place of a variable, … (see ``passes/pins.py``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The choices. ``lengths``: machine length of each axis (a power of two); ``order``: all axes, outermost dimension of a value first;
@@ -456,7 +464,7 @@ class Schedule:
     stages: int = 1
     wide: bool = True
     aligned: bool = False
-    pinned: tuple[tuple[str, int], ...] = ()
+    pinned: tuple[Pin, ...] = ()
     why: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
     exact: bool = False

@@ -29,9 +29,10 @@ class Entry(ABC):
 
     It gives the outputs in order: the tensor itself where there is one, a tuple where there are several. Outputs that are not given are
     allocated; an optional one is there only if it is given a tensor or True. Call options: ``backend`` ("triton", "tilelang", "auto"),
-    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes, such as {"m": 32}), ``allow="unknown"``
-    (guard accesses that the prover cannot settle, and trust the rest of what it cannot), ``deterministic`` (True: refuse atomic additions of
-    floats, and scatters), ``check`` (True: check accesses and promises as they run; None: as NSALANG_CHECK says).
+    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes and places of variables, such as
+    {"m": 32, "keys": "shared"}), ``allow="unknown"`` (guard accesses that the prover cannot settle, and trust the rest of what it cannot),
+    ``deterministic`` (True: refuse atomic additions of floats, and scatters), ``check`` (True: check accesses and promises as they run; None: as
+    NSALANG_CHECK says).
     With all outputs given, a call of a kernel that has run once allocates nothing, and one of a program its scratch alone; both are safe in a CUDA
     graph. Raises NsaError.
     """
@@ -52,7 +53,7 @@ class Entry(ABC):
         *args: Any,
         backend: str | None = None,
         target: str | Target | None = None,
-        schedule: Mapping[str, int] | Mapping[str, int | Mapping[str, int]] | None = None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
         allow: Literal["unknown"] | None = None,
         deterministic: bool | None = None,
         check: bool | None = None,
@@ -124,7 +125,7 @@ class Entry(ABC):
         target: str | Target | None = None,
         *,
         backend: str = "auto",
-        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
         allow: Literal["unknown"] | None = None,
         **values: Any,
     ) -> Report:
@@ -146,7 +147,7 @@ class Entry(ABC):
         target: str | Target,
         values: Mapping[str, Any],
         backend: str,
-        schedule: Mapping[str, int | Mapping[str, int]] | None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None,
         allow: Literal["unknown"] | None,
     ) -> tuple[Meaning, Choice]:
         """What ``compile`` and ``prove`` are asked for."""
@@ -185,7 +186,7 @@ class Kernel(Entry):
         *,
         target: str | Target,
         backend: str = "auto",
-        schedule: Mapping[str, int] | None = None,
+        schedule: Mapping[str, int | str] | None = None,
         wide: bool = False,
         aligned: bool = True,
         exact: bool = True,
@@ -225,7 +226,7 @@ class Program(Entry):
         *,
         target: str | Target,
         backend: str = "auto",
-        schedule: Mapping[str, int | Mapping[str, int]] | None = None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
         wide: bool = False,
         aligned: bool = True,
         exact: bool = True,
@@ -329,7 +330,7 @@ def jit(
     *,
     backend: str = "auto",
     target: str | Target | None = None,
-    schedule: Mapping[str, int] | None = None,
+    schedule: Mapping[str, int | str] | None = None,
     allow: Literal["unknown"] | None = None,
     deterministic: bool | None = None,
     check: bool | None = None,
@@ -340,7 +341,7 @@ def jit(
     *,
     backend: str = "auto",
     target: str | Target | None = None,
-    schedule: Mapping[str, int] | None = None,
+    schedule: Mapping[str, int | str] | None = None,
     allow: Literal["unknown"] | None = None,
     deterministic: bool | None = None,
     check: bool | None = None,

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Call options, checked. ``pinned``: (axis or option name, value), sorted. ``allow_unknown``: accesses that the prover cannot settle are
+    """Call options, checked. ``pinned``: (name, length, number or place), sorted. ``allow_unknown``: accesses that the prover cannot settle are
     guarded. ``deterministic``: refuse what may differ from run to run. ``check``: check every access as it runs (None: as NSALANG_CHECK says)."""
 
     backend: str = "auto"
     target: Target | None = None
-    pinned: tuple[tuple[str, int], ...] = ()
+    pinned: tuple[ir.Pin, ...] = ()
     allow_unknown: bool = False
     deterministic: bool = False
     check: bool | None = None
@@ -91,17 +91,23 @@ def refuse_later(kernel: str, options: Mapping[str, object]) -> None:
             raise NsaError.at("NSA0402", f"the option '{name}' of '{kernel}' is not there yet: it comes with {LATER[name]}")
 
 
-def pins_of(schedule: object) -> tuple[tuple[str, int], ...]:
-    """``schedule={"m": 32}`` as sorted pairs; of a program's kernel alone, ``{"combine": {"m": 32}}``, which is ``combine.m``. Raises NSA0519
-    unless it maps names to positive integers."""
+def pins_of(schedule: object) -> tuple[ir.Pin, ...]:
+    """``schedule={"m": 32, "keys": "shared"}`` as sorted pairs; of a program's kernel alone, ``{"combine": {"m": 32}}``, which is ``combine.m``.
+    Raises NSA0519 unless it maps names to positive integers and places."""
     if schedule is None:
         return ()
     pairs: dict[object, object] = {}
     for name, value in schedule.items() if isinstance(schedule, Mapping) else ():
         pairs.update({f"{name}.{n}": v for n, v in value.items()} if isinstance(value, Mapping) else {name: value})
-    if not isinstance(schedule, Mapping) or not all(isinstance(n, str) and type(v) is int and v > 0 for n, v in pairs.items()):
-        raise NsaError.at("NSA0519", "the option 'schedule' takes a mapping from axis names to lengths, such as {'m': 32}")
-    return tuple(sorted((str(n), v) for n, v in pairs.items() if isinstance(v, int)))
+    fits = all(isinstance(n, str) and ((type(v) is int and v > 0) or (isinstance(v, str) and v in ir.PLACES)) for n, v in pairs.items())
+    if not isinstance(schedule, Mapping) or not fits:
+        raise NsaError.at(
+            "NSA0519",
+            "the option 'schedule' takes a mapping from names of axes to lengths and from names of variables to places, such as "
+            "{'m': 32, 'keys': 'shared'}",
+            help=f"a place is {' or '.join(map(repr, ir.PLACES))}",
+        )
+    return tuple(sorted((str(n), v) for n, v in pairs.items() if isinstance(v, int | str)))
 
 
 @functools.cache

@@ -195,7 +195,7 @@ class _Printer:
                 yield f"{indent}{node.axis} = span({self.at(node.start, 0)}, {node.length}{stop})"
             case ir.For():
                 notes = [f"carries {', '.join(node.carried)}"] if node.carried else []
-                notes += [f"stages {node.stages}"] if node.stages != 1 else []
+                notes += [f"stages {node.stages}"] if node.stages else []
                 notes += [f"ahead {', '.join(node.ahead)}"] if node.ahead else []
                 carried = f"  # {'; '.join(notes)}" if notes else ""
                 yield f"{indent}for {node.index} in {node.kind}({self.at(node.lo, 0)}, {self.at(node.hi, 0)}):{carried}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nsalang import programs
+from nsalang import ir, programs
 from nsalang.arguments import Parameters
 from nsalang.binding import Bound, Missing, torch_dtype
 from nsalang.checks import check_promises, wanted
@@ -220,13 +220,19 @@ class ProgramLauncher:
             found.append(moved(made, places))
         return tuple(found)
 
-    def pins(self, kernel: str, pinned: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
-        """What is pinned of one kernel: ``combine.h`` for it alone, ``h`` for all. Raises NSA0519 where no such kernel is in the file."""
-        for name, _ in pinned:
-            if "." in name and name.split(".")[0] not in self.kernels:
+    def pins(self, kernel: str, pinned: tuple[ir.Pin, ...]) -> tuple[ir.Pin, ...]:
+        """What is pinned of one kernel: ``combine.h`` for it alone, ``h`` and ``k.stages`` for all. Raises NSA0519 where no such kernel is in the file."""
+        common: dict[str, int | str] = {}
+        own: dict[str, int | str] = {}
+        for name, value in pinned:
+            first, _, rest = name.partition(".")
+            if first in self.kernels and rest:
+                own.update({rest: value} if first == kernel else {})
+            elif not rest or rest == "stages":
+                common[name] = value
+            else:
                 raise NsaError.at("NSA0519", f"the option 'schedule' of '{self.unit.name}' pins '{name}', and no kernel is called that")
-        own = {n: v for n, v in pinned if "." not in n} | {n.split(".", 1)[1]: v for n, v in pinned if n.startswith(f"{kernel}.")}
-        return tuple(sorted(own.items()))
+        return tuple(sorted((common | own).items()))
 
 
 def moved(plan: Plan, places: Sequence[int]) -> Plan:

@@ -41,6 +41,11 @@ class Target:
         return 64 if self.kind == "hip" else 32
 
     @property
+    def registers(self) -> int:
+        """Registers of 32 bits that one thread can have."""
+        return 512 if self.kind == "hip" else 255
+
+    @property
     def shared_memory(self) -> int:
         """Bytes of shared memory that one block can have."""
         if self.kind == "cuda":

@@ -22,6 +22,7 @@ from nsalang import ir
 from nsalang.linear import Facts
 from nsalang.passes.contract import batch_axes
 from nsalang.passes.order import dots_of
+from nsalang.passes.pins import Pins, power_above
 from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target
 
@@ -49,11 +50,6 @@ class Chosen:
     why: tuple[str, ...]
 
 
-def power_above(n: int) -> int:
-    """The least power of two that is not below ``n``."""
-    return 1 << max(0, n - 1).bit_length()
-
-
 def budget(target: Target) -> int:
     """Bytes of shared memory for the blocks of one program. The cpu has no such memory, and takes the tiles of the largest."""
     return (227 * 1024 if target.kind == "cpu" else target.shared_memory) - RESERVED
@@ -66,10 +62,15 @@ def rows_and_columns(dot: ir.Dot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return dot.left, tuple(a for a in dot.axes if a not in dot.left and a not in batch)
 
 
-def choose(kernel: ir.Kernel, target: Target, pins: Mapping[str, int], options: Mapping[str, int]) -> Chosen | None:
+def is_loaded(value: ir.Expr) -> bool:
+    """Whether every thread can load what it needs of a value: nothing in it is made by other threads."""
+    return not any(isinstance(n, ir.Var) and n.axes for n in ir.walk(value))
+
+
+def choose(kernel: ir.Kernel, target: Target, pins: Pins) -> Chosen | None:
     """The choices for a kernel with contractions; None for one without. Raises NSA0408 for a pin that no tensor core, or no backend, takes, NSA0412 where the
-    blocks do not fit shared memory."""
-    return _Choice(kernel, target, pins, options).choose() if dots_of(kernel) else None
+    blocks do not fit shared memory, or the accumulators under a pin no registers."""
+    return _Choice(kernel, target, pins).choose() if dots_of(kernel) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +85,22 @@ class _Try:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What a contraction reads: its axes, bytes of an element, and whether a loop reads it ahead. ``reads``: by how many operands; 0: it is only
-    what one is computed from. ``computed``: from something that was loaded."""
+    """What a contraction reads: its axes, bytes of an element, and which loop reads it ahead ("": none). ``reads``: by how many operands; 0: it is
+    only what one is computed from. ``computed``: from something that was loaded. ``name``: of a variable that is pinned to shared memory."""
 
     axes: tuple[str, ...]
     width: int
-    ahead: bool
+    ahead: str
     gathered: bool
     reads: int = 1
     computed: bool = False
+    name: str = ""
 
 
 class _Choice:
-    def __init__(self, kernel: ir.Kernel, target: Target, pins: Mapping[str, int], options: Mapping[str, int]) -> None:
-        self.kernel, self.target, self.pins, self.options = kernel, target, pins, options
+    def __init__(self, kernel: ir.Kernel, target: Target, pins: Pins) -> None:
+        self.kernel, self.target, self.pins, self.options = kernel, target, pins.lengths, pins.options
+        self.loop_stages, self.places = pins.stages, pins.places
         self.on_triton = kernel.schedule.backend == "triton"
         self.dots = dots_of(kernel)
         self.axes = ir.axes_of(kernel)
@@ -144,10 +147,17 @@ class _Choice:
         return 32 if width == 1 else LEAST
 
     def _blocks(self) -> list[_Block]:
-        loops = {n.index for n in ir.walk(self.kernel) if isinstance(n, ir.For) and n.kind == "tile"}
+        loops = [n.index for n in ir.walk(self.kernel) if isinstance(n, ir.For) and n.kind == "tile"]
+
+        def loop_of(x: ir.Expr) -> str:
+            """The innermost loop over an axis of a value."""
+            return next((a for a in reversed(loops) if a in x.axes), "")
+
         found: dict[str, _Block] = {}
         for dot in self.dots:
             for x in (dot.a, dot.b):
+                if isinstance(x, ir.Var) and self.places.get(x.name) == "registers" and len(self.assigned[x.name]) == 1:
+                    continue
                 value: ir.Expr = x
                 while isinstance(value, ir.Var) and len(self.assigned.get(value.name, ())) == 1:
                     value = self.assigned[value.name][0]
@@ -158,19 +168,21 @@ class _Choice:
                 )
                 before = found.get(repr(value))
                 # Triton reads ahead whatever a contraction depends on.
-                below = (
-                    [n for n in ir.walk(value) if isinstance(n, ir.Load) and not loops.isdisjoint(n.axes)]
-                    if not read and self.on_triton
-                    else []
-                )
+                below = [n for n in ir.walk(value) if isinstance(n, ir.Load) and loop_of(n)] if not read and self.on_triton else []
                 found[repr(value)] = (
-                    _Block(x.axes, x.dtype.bytes, read and not loops.isdisjoint(x.axes), by_data, computed=bool(below))
+                    _Block(x.axes, x.dtype.bytes, loop_of(x) if read else "", by_data, computed=bool(below))
                     if before is None
                     else replace(before, reads=before.reads + 1)
                 )
                 for n in below:
-                    found.setdefault(repr(n), _Block(n.axes, n.dtype.bytes, True, False, reads=0))
-        return list(found.values())
+                    found.setdefault(repr(n), _Block(n.axes, n.dtype.bytes, loop_of(n), False, reads=0))
+        operands = {x.name for d in self.dots for x in (d.a, d.b) if isinstance(x, ir.Var) and len(self.assigned[x.name]) == 1}
+        pinned: list[_Block] = []
+        for name in (n for n, place in self.places.items() if place == "shared" and n not in operands):
+            first, *others = self.assigned[name]
+            ahead = loop_of(first) if isinstance(first, ir.Load) and not others else ""
+            pinned.append(_Block(first.axes, first.dtype.bytes, ahead, False, name=ir.plain(name)))
+        return [*found.values(), *pinned]
 
     # ---------------------------------------------------------------------------------------------------------------- the search
 
@@ -187,6 +199,7 @@ class _Choice:
         if need > budget(self.target):
             self.refuse(lengths, best.stages, need)
         warps = self.options.get("warps", self.warps(lengths))
+        self.check_registers(lengths, warps)
         classes = tuple((a, least, largest[a]) for a, least in self.classed(largest) if least < largest[a])
         return Chosen(lengths, warps, best.stages, classes, tuple(self.reasons(lengths, sized, warps, best.stages, need)))
 
@@ -265,12 +278,14 @@ class _Choice:
     # -------------------------------------------------------------------------------------------------------------------- limits
 
     def shared(self, lengths: Mapping[str, int], stages: int) -> int:
-        """Bytes of all blocks that contractions read."""
-        return sum(prod(lengths[a] for a in b.axes) * b.width * self.copies(b, stages) for b in self.blocks)
+        """Bytes of all blocks that contractions read, and of what is pinned to shared memory. Axes of no contraction have no length yet: the pass
+        `place` counts them."""
+        return sum(prod(lengths.get(a, 1) for a in b.axes) * b.width * self.copies(b, stages) for b in self.blocks)
 
     def copies(self, block: _Block, stages: int) -> int:
         """How many of a block there are. What Triton does was measured: with tcgen05, two more of a block that two contractions read; where there
         is no wgmma, a second of a computed operand, whose layout changes; and without stages nothing of what an operand is computed from."""
+        stages = self.loop_stages.get(block.ahead, stages)
         if block.reads == 0:
             return stages if stages > 1 else 0
         if block.computed:
@@ -286,17 +301,45 @@ class _Choice:
         beside = [prod(lengths[a] for a in d.axes) for d in self.dots if not any(d is w for w in within)]
         return sum(prod(lengths[a] for a in axes) for axes in known if len(axes) > 1) + max(beside, default=0)
 
+    def check_registers(self, lengths: Mapping[str, int], warps: int) -> None:
+        """Raises NSA0412 where a pin makes what loops add up in contractions more than the registers of all threads. The rule stays far below."""
+        if not (self.pins or "warps" in self.options) or self.target.kind == "cpu":
+            return
+        if self.on_triton and self.target.capability == 100:
+            return  # tensor memory holds it
+        most = self.target.registers * self.target.warp * warps
+        sums: dict[str, ir.Dot] = {}
+        for name in self.carried:
+            for value in self.assigned[name]:
+                sums.update((name, n) for n in ir.walk(value) if isinstance(n, ir.Dot) and set(n.axes) <= set(value.axes))
+        sizes = {name: prod(lengths.get(a, 1) for a in self.assigned[name][0].axes) for name in sorted(sums)}
+        if (need := sum(sizes.values())) > most:
+            parts = ", ".join(f"'{ir.plain(n)}' {_shape(self.assigned[n][0].axes, lengths)}" for n in sizes)
+            sentence = (
+                f"what the contractions of '{self.kernel.name}' add up ({parts}) takes {need} registers, and {warps} warps of {self.target} have {most}: "
+                f"{self.target.registers} a thread"
+            )
+            raise NsaError.at("NSA0412", sentence, sums[next(iter(sizes))].span, help=self.advice())
+
+    def advice(self) -> str | None:
+        pinned = [*self.pins, *self.options, *(f"{loop}.stages" for loop in self.loop_stages), *self.places]
+        return f"pin less, or leave it to the compiler: {', '.join(pinned)}" if pinned else None
+
     def warps(self, lengths: Mapping[str, int]) -> int:
         most = FOUR_WARPS_CHAINED if self.chained and not self.on_triton else FOUR_WARPS
         wanted = 4 if self.registers(lengths) <= most or (self.on_triton and self.reduced_columns()) else 8
         for dot in self.dots:
             rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
             wanted = min(wanted, max(1, (rows // 16) * (columns // 8)))
-            if not self.on_triton and self.target.kind == "cuda" and self.target.capability < 90:
-                wanted = min(
-                    wanted, max(1, rows // 16)
-                )  # TileLang finds no layouts there for warps beside each other in some contractions only
+            narrow = not self.on_triton and self.target.kind == "cuda" and self.target.capability < 90
+            if narrow or any(self.is_made_in_registers(x) for x in (dot.a, dot.b)):
+                # No warps beside each other: for such contractions TileLang finds no layouts there in some programs, and all of them would need what
+                # one of them has made.
+                wanted = min(wanted, max(1, rows // LEAST))
         return wanted
+
+    def is_made_in_registers(self, x: ir.Expr) -> bool:
+        return isinstance(x, ir.Var) and self.places.get(x.name) == "registers" and not is_loaded(self.assigned[x.name][0])
 
     def classed(self, lengths: Mapping[str, int]) -> Iterator[tuple[str, int]]:
         """Axes that have a class, each with its least length."""
@@ -351,16 +394,16 @@ class _Choice:
 
     def refuse(self, lengths: Mapping[str, int], stages: int, need: int) -> None:
         """Raises NSA0412."""
-        parts = [" x ".join(f"{ir.plain(a)} {lengths[a]}" for a in b.axes) + (f" in {stages} stages" if b.ahead and stages > 1 else "")
-                 for b in self.blocks]  # fmt: skip
+        parts = []
+        for b in self.blocks:
+            count = self.loop_stages.get(b.ahead, stages) if b.ahead else 1
+            name = f"'{b.name}' " if b.name else ""
+            parts.append(f"{name}{_shape(b.axes, lengths)}" + (f" in {count} stages" if count > 1 else ""))
         sentence = (
             f"the blocks that the contractions of '{self.kernel.name}' read ({'; '.join(parts)}) take {need} bytes of shared memory, "
             f"and {self.target} has {budget(self.target)} for them"
         )
-        pinned = [*self.pins, *(("stages",) if "stages" in self.options else ())]
-        raise NsaError.at(
-            "NSA0412", sentence, self.dots[0].span, help=f"pin less, or leave it to the compiler: {', '.join(pinned)}" if pinned else None
-        )
+        raise NsaError.at("NSA0412", sentence, self.dots[0].span, help=self.advice())
 
     # ------------------------------------------------------------------------------------------------------------------- reasons
 
@@ -388,3 +431,7 @@ class _Choice:
         yield f"stages: {stages}, " + (
             "pinned" if "stages" in self.options else f"the blocks that contractions read take {need} bytes of {budget(self.target)}"
         )
+
+
+def _shape(axes: tuple[str, ...], lengths: Mapping[str, int]) -> str:
+    return " x ".join(f"{ir.plain(a)} {lengths.get(a, 1)}" for a in axes)

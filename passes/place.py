@@ -1,4 +1,4 @@
-"""Where the values of contractions lie, and which loads a loop reads ahead.
+"""Where values lie, and which loads a loop reads ahead.
 
 It comes after `guard`: only a load whose masked lanes hold 0 can go to shared memory without passing registers. Both backends: `where(c, x[i], 0)`
 whose load is masked by `c` and holds 0 there is the load itself. TileLang: the operands of a contraction are variables of their own in shared
@@ -7,40 +7,66 @@ read, lies there too: a thread that has some columns of a product is seldom the 
 are, or are computed from, and that depend on its index are read `stages - 1` steps ahead, where the way to their addresses is pure: made of the index, of
 what the loop does not change, and of loads, all of tensors that nobody writes. An address is computed by the thread that uses it; what has a division
 by what is not known in it is computed once a row, before. Stages are those of the schedule, or as many as shared memory has room for, where there is
-room for two only of the longest blocks. Triton does all of this by itself.
-Leaves Assign.place, For.stages and For.ahead. Raises NSA0412 where the blocks do not fit shared memory.
+room for two only of the longest blocks. What is pinned to shared memory lies there, too, and loads of it are read ahead; a left operand that is pinned
+to registers stays there. Triton does all of this by itself, but for the stages that are pinned for one loop.
+Leaves Assign.place, For.stages and For.ahead. Raises NSA0408 for a pin that a contraction or a loop cannot have, NSA0412 where the blocks do not fit
+shared memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import prod
 
 from nsalang import ir
 from nsalang.intervals import conjuncts
-from nsalang.passes.contraction_tiles import budget
-from nsalang.passes.hoist import Names, Room, expressions, same
+from nsalang.passes import ahead
+from nsalang.passes.ahead import is_written, shared
+from nsalang.passes.contraction_tiles import LEAST, is_loaded
+from nsalang.passes.hoist import Names, expressions, same
 from nsalang.passes.order import dots_of
+from nsalang.passes.pins import Pins, pins_of
 from nsalang.passes.simplify import value_of
-from nsalang.source import NsaError
+from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
-    contracts, on_tilelang = bool(dots_of(kernel)), kernel.schedule.backend == "tilelang"
-    if contracts:
+    pins = pins_of(kernel)
+    wanted, on_tilelang = bool(dots_of(kernel) or pins.places or pins.stages), kernel.schedule.backend == "tilelang"
+    if wanted:
         body = tuple(ir.rewrite(s, _without_where) for s in kernel.body)
-        kernel = kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
+        kernel = _pinned(kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body), pins)
     if on_tilelang:
-        kernel = _shared(kernel, spread_names(kernel))
-    if not (contracts and on_tilelang):
+        kernel = shared(kernel, _spread(kernel))
+    if not (wanted and on_tilelang):
         return kernel
     kernel = _one_name_a_value(kernel)
     placed = _Operands(kernel)
-    kernel = _shared(dataclasses.replace(kernel, body=placed.block(kernel.body, {})), placed.shared)
-    return _Ahead(kernel, target).run()
+    kernel = shared(dataclasses.replace(kernel, body=placed.block(kernel.body, {})), placed.shared)
+    placed.check(kernel)
+    return ahead.run(kernel, target)
+
+
+def _pinned(kernel: ir.Kernel, pins: Pins) -> ir.Kernel:
+    """The kernel with what is pinned in its statements, before any of them gets another name."""
+
+    def rule(node: ir.Node) -> ir.Node:
+        match node:
+            case ir.Assign() if node.name in pins.places:
+                return dataclasses.replace(node, place=pins.places[node.name])
+            case ir.For() if node.index in pins.stages:
+                return dataclasses.replace(node, stages=pins.stages[node.index])
+            case _:
+                return node
+
+    body = tuple(ir.rewrite(s, rule) for s in kernel.body)
+    if same(body, kernel.body):
+        return kernel
+    loops = (f"{ir.plain(loop)}.stages: {n}, pinned" for loop, n in pins.stages.items())
+    places = (f"{ir.plain(name)}: {place}, pinned" for name, place in pins.places.items())
+    why = (*kernel.schedule.why, *dict.fromkeys((*loops, *places)))
+    return dataclasses.replace(kernel, body=body, schedule=dataclasses.replace(kernel.schedule, why=why))
 
 
 def spread_names(kernel: ir.Kernel) -> set[str]:
@@ -48,13 +74,14 @@ def spread_names(kernel: ir.Kernel) -> set[str]:
     return {n.x.name for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Spread) and isinstance(n.x, ir.Var)}
 
 
-def _shared(kernel: ir.Kernel, names: set[str]) -> ir.Kernel:
-    """With these variables in shared memory."""
-
-    def rule(node: ir.Node) -> ir.Node:
-        return dataclasses.replace(node, place="shared") if isinstance(node, ir.Assign) and node.name in names else node
-
-    return dataclasses.replace(kernel, body=tuple(ir.rewrite(s, rule) for s in kernel.body)) if names else kernel
+def _spread(kernel: ir.Kernel) -> set[str]:
+    """The variables that are spread. Raises NSA0408 where one is pinned to registers."""
+    names = spread_names(kernel)
+    for n in ir.walk(kernel):
+        if isinstance(n, ir.Assign) and n.name in names and n.place == "registers":
+            sentence = f"the schedule pins '{ir.plain(n.name)}' to registers; it has a lane for each group, and the threads of a group read it from shared memory"
+            raise NsaError.at("NSA0408", sentence, n.span)
+    return names
 
 
 def _without_where(node: ir.Node) -> ir.Node:
@@ -97,12 +124,6 @@ def _one_name_a_value(kernel: ir.Kernel) -> ir.Kernel:
     return dataclasses.replace(kernel, body=tuple(ir.rewrite(s, rule) for s in kernel.body))
 
 
-def is_written(kernel: ir.Kernel) -> Callable[[str], bool]:
-    """Whether the kernel may write the memory of a tensor."""
-    constant = {t.name for t in kernel.tensors if t.role == "in"}
-    return lambda name: kernel.memory(name) not in constant
-
-
 class _Operands:
     """Gives the operands of contractions names of their own."""
 
@@ -113,6 +134,7 @@ class _Operands:
         for node in ir.walk(kernel):
             if isinstance(node, ir.Assign):
                 self.count[node.name] = self.count.get(node.name, 0) + 1
+        self.kept = {n.name: n.value for n in ir.walk(kernel) if isinstance(n, ir.Assign) and n.place == "registers"}
         self.shared: set[str] = set()
 
     def block(self, body: tuple[ir.Stmt, ...], known: dict[str, ir.Var]) -> tuple[ir.Stmt, ...]:
@@ -142,7 +164,8 @@ class _Operands:
 
     def operand(self, x: ir.Expr, known: dict[str, ir.Var], made: list[ir.Stmt]) -> ir.Expr:
         if isinstance(x, ir.Var) and self.count[x.name] == 1:
-            self.shared.add(x.name)
+            if x.name not in self.kept:
+                self.shared.add(x.name)
             return x
         if repr(x) in known:
             return known[repr(x)]
@@ -162,6 +185,31 @@ class _Operands:
             for n in ir.walk(x)
         )
 
+    def check(self, kernel: ir.Kernel) -> None:
+        """Raises NSA0408 where an operand is pinned to registers, and no tensor core reads it from there."""
+        schedule = kernel.schedule
+        problems: dict[str, Diagnostic] = {}
+        for dot in dots_of(kernel):
+            for x in (dot.a, dot.b):
+                if not (isinstance(x, ir.Var) and x.name in self.kept and self.count[x.name] == 1):
+                    continue
+                assert dot.left is not None
+                rows = [a for a in dot.left if schedule.length(a) > 1]
+                if not set(dot.left) <= set(x.axes):
+                    limit = "it holds the columns of this contraction, and a tensor core reads them from shared memory"
+                elif any(schedule.order.index(a) > schedule.order.index(dot.over) for a in rows):
+                    limit = "its rows run fastest, and a tensor core reads such an operand from shared memory"
+                elif 0 < dot.promote < schedule.length(dot.over):
+                    limit = f"this contraction reads it in parts of {dot.promote}, and registers cannot be read in parts"
+                elif prod(schedule.length(a) for a in rows) < LEAST * schedule.warps and not is_loaded(self.kept[x.name]):
+                    limit = f"{schedule.warps} warps that read from registers what they have computed need {LEAST * schedule.warps} rows"
+                else:
+                    continue
+                sentence = f"the schedule pins '{ir.plain(x.name)}' to registers; {limit}"
+                problems.setdefault(x.name, Diagnostic("NSA0408", sentence, dot.span))
+        if problems:
+            raise NsaError(*problems.values())
+
 
 def _name(x: ir.Expr) -> str:
     """``x_tile`` for a block of x, else a factor by the first variable in it."""
@@ -169,223 +217,3 @@ def _name(x: ir.Expr) -> str:
         return f"{x.tensor}_tile"
     source = next((n.name for n in ir.walk(x) if isinstance(n, ir.Var)), "")
     return f"{ir.plain(source)}_factor" if source else "factor"
-
-
-ALIGNED = 1024
-"""Bytes of shared memory at a multiple of which blocks begin, behind what lies before them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Early:
-    """What a loop may read ahead: loads into shared memory by name, and which variables hold what their addresses are made of, where that has
-    a division by what is not known; every lane of every address would divide otherwise."""
-
-    loads: dict[str, frozenset[str]] = field(default_factory=dict)
-
-    def names(self, loop: ir.For, chosen: set[str]) -> tuple[str, ...]:
-        """The chosen loads and what they need, in the order of the body."""
-        needed = {n for name, held in self.loads.items() if name in chosen for n in (name, *held)}
-        return tuple(s.name for s in loop.body if isinstance(s, ir.Assign) and s.name in needed)
-
-
-class _Ahead:
-    """Chooses what loops read ahead, within shared memory."""
-
-    def __init__(self, kernel: ir.Kernel, target: Target) -> None:
-        self.operands = Names(kernel)
-        self.blocks: set[str] = set()
-        self.kernel, self.target = self.with_blocks(kernel), target
-        self.written = is_written(kernel)
-        self.of = {group: of for group, of, _ in kernel.schedule.groups}
-
-    def run(self) -> ir.Kernel:
-        loops = [n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "tile"]
-        ahead = {id(n): self.candidates(n) for n in loops}
-        assigned = {n.name: n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.Assign)}
-        shared = {n.name for n in assigned.values() if n.place == "shared"}
-        every = {name for early in ahead.values() for name in early.loads}
-        most = budget(self.target)
-
-        def early(chosen: set[str]) -> set[str]:
-            return {name for n in loops for name in ahead[id(n)].names(n, chosen)}
-
-        def need(stages: int, chosen: set[str]) -> int:
-            """Bytes of all that lies in shared memory, but for addresses, which may stay in registers."""
-            twice = early(chosen) if stages > 1 else set()
-            return sum(self.bytes(assigned[n]) * (stages if n in twice else 1) for n in shared | twice)
-
-        def fits(stages: int, chosen: set[str]) -> bool:
-            """Whether there is room for addresses, too."""
-            others = self.addresses(early(chosen) if stages > 1 else set())
-            return need(stages, chosen) + sum(self.bytes(assigned[n]) for n in others) + (ALIGNED if others else 0) <= most
-
-        wanted = self.kernel.schedule.stages
-        is_pinned = any(name == "stages" for name, _ in self.kernel.schedule.pinned)
-        tries = (wanted,) if is_pinned else range(wanted, 0, -1)
-        chosen, stages = every, next((n for n in tries if fits(n, every)), 0)
-        if stages < 2 <= wanted and every:
-            # Not all of it, but the longest blocks.
-            part: set[str] = set()
-            for name in sorted(every, key=lambda n: self.bytes(assigned[n]), reverse=True):
-                part |= {name} if fits(tries[0] if is_pinned else 2, part | {name}) else set()
-            chosen, stages = (part, tries[0] if is_pinned else 2) if part else (chosen, stages)
-        if not stages:
-            chosen = every & shared
-            stages = next((n for n in tries if need(n, chosen) <= most), 0)
-        if not stages:
-            self.refuse([n for n in assigned.values() if n.name in shared], chosen, need(wanted, chosen), most)
-
-        body = self.staged(self.kernel.body, {id(n): ahead[id(n)].names(n, chosen) for n in loops}, stages)
-        schedule = self.kernel.schedule
-        if stages != schedule.stages:
-            why = (
-                *(w for w in schedule.why if not w.startswith("stages:")),
-                f"stages: {stages}, more would take {need(stages + 1, every)} bytes of {most}",
-            )
-            schedule = dataclasses.replace(schedule, stages=stages, why=why)
-        twice = early(chosen) if stages > 1 else set()
-        # Where there is no room for addresses, they stay in registers.
-        others = self.addresses(twice) if fits(stages, chosen) else set()
-        return _shared(dataclasses.replace(self.kernel, body=body, schedule=schedule), twice | others)
-
-    def with_blocks(self, kernel: ir.Kernel) -> ir.Kernel:
-        """A name for each block that an operand is computed from in a loop over tiles, so that it can be read ahead."""
-
-        def rule(node: ir.Node) -> ir.Node:
-            if not isinstance(node, ir.For) or node.kind != "tile":
-                return node
-            made: list[ir.Stmt] = []
-            for s in node.body:
-                if isinstance(s, ir.Assign) and s.place == "shared" and not isinstance(s.value, ir.Load):
-                    room = Room(self.operands)
-                    s = dataclasses.replace(s, value=ir.rewrite(s.value, lambda n: self.block(n, room)))  # noqa: B023 - called at once
-                    made += room.made
-                made.append(s)
-            return node if len(made) == len(node.body) else dataclasses.replace(node, body=tuple(made))
-
-        body = tuple(ir.rewrite(s, rule) for s in kernel.body)
-        return kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
-
-    def block(self, node: ir.Node, room: Room) -> ir.Node:
-        if not isinstance(node, ir.Load) or len(node.axes) < 2:
-            return node
-        held = room.name(node, f"{node.tensor}_tile")
-        self.blocks.add(held.name)
-        return held
-
-    def staged(self, body: tuple[ir.Stmt, ...], ahead: dict[int, tuple[str, ...]], stages: int) -> tuple[ir.Stmt, ...]:
-        made: list[ir.Stmt] = []
-        for node in body:
-            match node:
-                case ir.For():
-                    names = ahead.get(id(node), ()) if stages > 1 else ()
-                    inner = self.staged(node.body, ahead, stages)
-                    node = dataclasses.replace(node, body=inner, stages=stages if names else 1, ahead=names)
-                case ir.If():
-                    inner, other = self.staged(node.body, ahead, stages), self.staged(node.orelse, ahead, stages)
-                    node = dataclasses.replace(node, body=inner, orelse=other)
-                case _:
-                    pass
-            made.append(node)
-        return tuple(made)
-
-    def candidates(self, loop: ir.For) -> _Early:
-        """The variables of a loop's body that can be read ahead."""
-        assigned: dict[str, int] = {}
-        for n in ir.walk(loop):
-            if isinstance(n, ir.Assign):
-                assigned[n.name] = assigned.get(n.name, 0) + 1
-        inner = {n.index for s in loop.body for n in ir.walk(s) if isinstance(n, ir.For)} | {
-            n.axis for n in ir.walk(loop) if isinstance(n, ir.SpanAxis)
-        }
-        pure: set[str] = set()
-        moving: set[str] = set()
-        dividing: dict[str, ir.Assign] = {}
-        found: dict[str, frozenset[str]] = {}
-        read: set[str] = set()
-
-        def is_pure(x: ir.Expr) -> bool:
-            for n in ir.walk(x):
-                if isinstance(n, ir.Dot | ir.Reduce | ir.Scan) or (isinstance(n, ir.Load) and self.written(n.tensor)):
-                    return False
-                if isinstance(n, ir.Var) and n.name in assigned and n.name not in pure:
-                    return False
-                if isinstance(n, ir.Index) and self.of.get(n.name, n.name) in inner:
-                    return False
-            return True
-
-        def moves(x: ir.Expr) -> bool:
-            return any(
-                (isinstance(n, ir.Index) and self.of.get(n.name, n.name) == loop.index) or (isinstance(n, ir.Var) and n.name in moving)
-                for n in ir.walk(x)
-            )
-
-        def divides(x: ir.Expr) -> bool:
-            """Whether it has a division by what is not known in it, in lanes."""
-            return any(
-                isinstance(n, ir.Binary) and n.op in ("floordiv", "mod") and n.axes and not isinstance(n.b, ir.Const) for n in ir.walk(x)
-            )
-
-        def held(x: ir.Expr) -> frozenset[str]:
-            """The variables with divisions that a value is made of."""
-            names = {n.name for n in ir.walk(x) if isinstance(n, ir.Var) and n.name in dividing}
-            return frozenset(names).union(*(held(dividing[n].value) for n in names))
-
-        for node in loop.body:
-            if isinstance(node, ir.Assign) and assigned[node.name] == 1 and is_pure(node.value):
-                pure.add(node.name)
-                if moves(node.value):
-                    moving.add(node.name)
-                value = node.value
-                if divides(value) or held(value):
-                    dividing[node.name] = node
-                is_block = node.place == "shared" or node.name in self.blocks
-                if is_block and isinstance(value, ir.Load) and repr(value) not in read and not divides(value) and moves(value):
-                    needed = held(value)
-                    shorter = all(0 < len(dividing[n].value.axes) < len(value.axes) for n in needed)
-                    if shorter and (value.mask is None or _is_zero(value.fill)):
-                        found[node.name] = needed
-            read.update(repr(n) for n in ir.walk(node) if isinstance(n, ir.Load))
-        return _Early(found)
-
-    def addresses(self, early: set[str]) -> set[str]:
-        """Variables of fewer axes that say where or whether a block is read or written, but for what is read ``early``. A thread that has some rows
-        of a product is seldom the one that reads them, and in registers such a variable would make it so."""
-        assigned: dict[str, list[ir.Assign]] = {}
-        found: set[str] = set()
-
-        def look(node: ir.Node) -> None:
-            if isinstance(node, ir.Assign):
-                assigned.setdefault(node.name, []).append(node)
-                if node.name in early:
-                    return
-            if isinstance(node, ir.Load | ir.Store):
-                parts = [*node.indices, *(() if node.mask is None else (node.mask,))]
-                names = [n for p in parts for n in ir.walk(p) if isinstance(n, ir.Var)]
-                found.update(n.name for n in names if n.axes and len(n.axes) < len(node.axes))
-            for child in ir.children(node):
-                look(child)
-
-        for s in self.kernel.body:
-            look(s)
-        return {n for n in found if n not in early and len(assigned[n]) == 1 and assigned[n][0].place is None}
-
-    def bytes(self, node: ir.Assign) -> int:
-        return prod(self.kernel.schedule.length(a) for a in node.value.axes) * node.value.dtype.bytes
-
-    def refuse(self, shared: list[ir.Assign], early: set[str], need: int, most: int) -> None:
-        """Raises NSA0412."""
-        stages = self.kernel.schedule.stages
-        parts = [
-            f"'{ir.plain(n.name)}' {self.bytes(n)}" + (f" in {stages} stages" if n.name in early and stages > 1 else "") for n in shared
-        ]
-        sentence = (
-            f"what the contractions of '{self.kernel.name}' read ({', '.join(parts)}) takes {need} bytes of shared memory, "
-            f"and {self.target} has {most} for it"
-        )
-        pinned = [name for name, _ in self.kernel.schedule.pinned]
-        raise NsaError.at("NSA0412", sentence, shared[0].span, help=f"the schedule pins {', '.join(pinned)}" if pinned else None)
-
-
-def _is_zero(fill: ir.Const | None) -> bool:
-    return fill is not None and fill.value == 0

@@ -18,30 +18,29 @@ from math import prod
 from nsalang import ir
 from nsalang.linear import Facts
 from nsalang.passes import contraction_tiles
-from nsalang.passes.contraction_tiles import power_above
+from nsalang.passes.pins import pins_of, power_above
 from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target
 
 ELEMENTS = 4096
 LIMIT = 2**20
 """Elements of one value, as Triton allows."""
-LONGEST = 65536
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     axes = ir.axes_of(kernel)
-    pins, options = _pins(kernel, axes)
+    pins = pins_of(kernel)
     values = _values(kernel)
     facts = Facts(kernel)
-    chosen = contraction_tiles.choose(kernel, target, pins, options)
+    chosen = contraction_tiles.choose(kernel, target, pins)
     lengths: dict[str, int] = {} if chosen is None else dict(chosen.lengths)
     why: list[str] = []
     for name, axis in axes.items():
         if name in lengths:
             continue
-        if name in pins:
-            lengths[name] = pins[name]
-            why.append(f"{name}: {pins[name]}, pinned")
+        if name in pins.lengths:
+            lengths[name] = pins.lengths[name]
+            why.append(f"{name}: {pins.lengths[name]}, pinned")
         elif axis.length is not None:
             lengths[name] = power_above(axis.length)
             why.append(f"{name}: {lengths[name]}, for a span of {axis.length}")
@@ -68,8 +67,9 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     _check_sizes(kernel, lengths)
     if chosen is None:
         widest = max((prod(lengths[a] for a in v) for v in values), default=1)
-        warps, stages, classes = options.get("warps", warps_for(widest, target)), options.get("stages", 1), kernel.schedule.classes
-        why.append(f"warps: {warps}, {'pinned' if 'warps' in options else f'for {widest} elements of the widest value'}")
+        warps, stages = pins.options.get("warps", warps_for(widest, target)), pins.options.get("stages", 1)
+        classes = kernel.schedule.classes
+        why.append(f"warps: {warps}, {'pinned' if 'warps' in pins.options else f'for {widest} elements of the widest value'}")
     else:
         warps, stages, classes, why = chosen.warps, chosen.stages, chosen.classes, [*chosen.why[:-2], *why, *chosen.why[-2:]]
     ordered = tuple((a, lengths[a]) for a in axes)
@@ -115,44 +115,6 @@ def _values(kernel: ir.Kernel) -> list[tuple[str, ...]]:
             if isinstance(node, ir.Value | ir.Store) and node.axes:
                 found[node.axes] = None
     return list(found)
-
-
-OPTIONS = {"warps": (1, 2, 4, 8, 16, 32), "stages": (1, 2, 3, 4, 5, 6, 7, 8)}
-"""What can be pinned beside the lengths of axes, and the values it can have. An axis of such a name goes first."""
-
-
-def _pins(kernel: ir.Kernel, axes: dict[str, ir.AxisInfo]) -> tuple[dict[str, int], dict[str, int]]:
-    """Pinned lengths by axis, and pinned options. A source name pins every axis of that name, an axis' own name wins. Raises NSA0408, NSA0409."""
-    problems: list[Diagnostic] = []
-    found: dict[str, int] = {}
-    options: dict[str, int] = {}
-    for name, length in sorted(kernel.schedule.pinned, key=lambda pin: pin[0] in axes and "." in pin[0]):
-        meant = [a for a in axes if a == name or ("." not in name and ir.plain(a) == name)]
-        if not meant and name in OPTIONS:
-            if length not in OPTIONS[name]:
-                allowed = ", ".join(map(str, OPTIONS[name]))
-                problems.append(Diagnostic("NSA0408", f"the schedule pins '{name}' to {length}; it can be {allowed}"))
-            options[name] = length
-            continue
-        if not meant:
-            known = ", ".join(axes) or "none"
-            sentence = f"the schedule pins '{name}', and the kernel '{kernel.name}' has no such axis; its axes: {known}"
-            problems.append(Diagnostic("NSA0409", sentence))
-            continue
-        if length < 1 or length > LONGEST or length & (length - 1):
-            problems.append(
-                Diagnostic("NSA0408", f"the schedule pins '{name}' to {length}; a length is a power of two from 1 to {LONGEST}")
-            )
-            continue
-        for axis in meant:
-            fixed = axes[axis].length
-            if fixed is not None and length != power_above(fixed):
-                sentence = f"the schedule pins '{name}' to {length}; it is a span of {fixed}, whose length is always {power_above(fixed)}"
-                problems.append(Diagnostic("NSA0408", sentence))
-            found[axis] = length
-    if problems:
-        raise NsaError(*problems)
-    return found, options
 
 
 def _check_sizes(kernel: ir.Kernel, lengths: dict[str, int]) -> None:

@@ -84,6 +84,7 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
         ["compile", QUANT, "-D", "G=1,G=2"],
         ["compile", QUANT, "-D", "G=many"],
         ["compile", ADD, "--pin", "n=0"],
+        ["compile", ADD, "--pin", "n=global"],
         ["compile", ADD, "--backend", "cuda"],
         ["compile", ADD, "--with", "a"],
         ["show", ADD, "--pass", "nonsense"],
@@ -233,6 +234,16 @@ def test_compile_takes_constants_and_pins(capfd: pytest.CaptureFixture[str]) -> 
     pinned = run(capfd, "compile", QUANT, "-b", "triton", "--pin", "m=4")[1]
     wide = run(capfd, "compile", QUANT, "-b", "triton", "--wide", "--unaligned")[1]
     assert len({plain, rounded, pinned, wide}) == 4 and "int64" in wide
+
+
+def test_compile_takes_pinned_places(capfd: pytest.CaptureFixture[str]) -> None:
+    softmax = ROOT / "examples/softmax.nsa"
+    made = run(capfd, "compile", softmax, "-b", "tilelang", "--pin", "new=shared,m=8", "--schedule", "warps=2")[1]
+    assert "new: shared, pinned" in made and "m: 8, pinned" in made and "2 warps." in made and "T.alloc_shared((8,)" in made
+    code, out, err = run(capfd, "compile", softmax, "--pin", "new=shared")
+    assert code == 1 and not out and "error[NSA0408]: the schedule pins 'new' to shared" in err and 'backend="tilelang"' in err
+    code, out, err = run(capfd, "prove", softmax, "--backend", "tilelang", "--pin", "news=shared")
+    assert code == 1 and "error[NSA0409]" in err
 
 
 def test_a_failed_compile_leaves_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

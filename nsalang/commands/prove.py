@@ -19,6 +19,7 @@ from nsalang.commands.settings import (
     kernels_of,
     known_to,
     pairs,
+    pin_option,
     pinned,
     present_of,
     sort_out,
@@ -67,13 +68,7 @@ class Group:
 @click.option("-t", "--target", default="cuda:sm_90", show_default=True, help="cuda:sm_90, hip:gfx942, cpu, …")
 @click.option("-b", "--backend", type=click.Choice([*BACKENDS, "auto"]), default="auto", show_default=True, help="Whose masks are shown.")
 @define_options
-@click.option(
-    "--pin",
-    "pins",
-    multiple=True,
-    metavar="AXIS=LENGTH",
-    help="Pin the machine length of an axis (a power of two); of a program's kernel alone: KERNEL.AXIS.",
-)
+@pin_option
 @click.option("--allow", type=click.Choice(["unknown"]), help="Let what the prover cannot settle pass: it is guarded, or trusted.")
 @click.option(
     "--deny",

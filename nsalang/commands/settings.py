@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nsalang import syntax
+from nsalang import ir, syntax
 from nsalang.dtypes import ALL
 from nsalang.signature import Setting, Signature, called_kernels, functions, is_kernel, is_program
 
@@ -137,6 +137,17 @@ def one_kernel(file: syntax.File, name: str | None) -> str:
     return found[0]
 
 
+pin_option = click.option(
+    "--pin",
+    "--schedule",
+    "pins",
+    multiple=True,
+    metavar="NAME=VALUE[,…]",
+    help="Pin the length of an axis (m=32), warps or stages (k.stages: of the loop over k), or the place of a variable (x=shared, x=registers); "
+    "of a program's kernel alone: KERNEL.NAME.",
+)
+
+
 def variant_options(function: F) -> F:
     """--pin, --aligned, --wide, --exact, --allow."""
     for decorate in (
@@ -148,25 +159,19 @@ def variant_options(function: F) -> F:
         click.option(
             "--aligned/--unaligned", default=True, show_default=True, help="Addresses and strides divide by 16 bytes, last strides are 1."
         ),
-        click.option(
-            "--pin",
-            "pins",
-            multiple=True,
-            metavar="AXIS=LENGTH",
-            help="Pin the machine length of an axis (a power of two); of a program's kernel alone: KERNEL.AXIS.",
-        ),
+        pin_option,
     ):
         function = decorate(function)
     return function
 
 
-def pinned(values: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """--pin as sorted pairs. Raises UsageError unless each length is a positive integer."""
+def pinned(values: Iterable[str]) -> tuple[ir.Pin, ...]:
+    """--pin as sorted pairs. Raises UsageError unless each value is a positive integer or a place."""
     found = pairs(values, "--pin")
-    for axis, text in found.items():
-        if not text.isdecimal() or int(text) == 0:
-            raise click.UsageError(f"--pin {axis} must be a positive integer, not '{text}'")
-    return tuple(sorted((axis, int(text)) for axis, text in found.items()))
+    for name, text in found.items():
+        if text not in ir.PLACES and (not text.isdecimal() or int(text) == 0):
+            raise click.UsageError(f"--pin {name} must be a positive integer or a place ({', '.join(ir.PLACES)}), not '{text}'")
+    return tuple(sorted((name, text if text in ir.PLACES else int(text)) for name, text in found.items()))
 
 
 def define_options(function: F) -> F:
