@@ -68,8 +68,9 @@ def attention(
         p_factor = p.to(tl.bfloat16)
         acc = tl.dot(p_factor, v_tile, acc * fix[:, None])
         top = new  # attention:17
+    norm = tl.div_rn(1.0, total)  # attention:18
     tl.store(
         o + b * o_stride0 + s[:, None] * o_stride1 + h * o_stride2 + d[None, :],
-        tl.where((total == 0.0)[:, None], 0.0, tl.div_rn(acc, total[:, None])).to(tl.bfloat16),
+        tl.where((total == 0.0)[:, None], 0.0, acc * norm[:, None]).to(tl.bfloat16),
         mask=(s < S)[:, None],
-    )  # attention:18
+    )  # attention:19

@@ -75,6 +75,7 @@ def entry():
             fix = T.alloc_fragment((128,), "float32")
             p_sum = T.alloc_fragment((128,), "float32")
             p_factor = T.alloc_shared((128, 64), "bfloat16")
+            norm = T.alloc_fragment((128,), "float32")
             s_block = T.alloc_var("int32", T.truncmod(pid, T.ceildiv(S, 128)))  # attention:5
             s = s_block * 128
             T.assume(s % 128 == 0)
@@ -125,8 +126,10 @@ def entry():
                 for i in T.Parallel(128):  # attention:17
                     top[i] = new2[i]
                 T.sync_threads()  # attention:9
-            for i, j in T.Parallel(128, 128):  # attention:18
+            for i in T.Parallel(128):  # attention:18
+                norm[i] = 1.0 / total[i]
+            for i, j in T.Parallel(128, 128):  # attention:19
                 if s + i < S:
-                    o[b, s + i, h, j] = T.cast(T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] / total[i]), "bfloat16")
+                    o[b, s + i, h, j] = T.cast(T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] * norm[i]), "bfloat16")
 
     return attention

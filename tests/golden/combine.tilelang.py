@@ -48,6 +48,7 @@ def entry():
             weight = T.alloc_fragment((8,), "float32")
             part_tile = T.alloc_fragment((8, 512), "float32")
             share = T.alloc_fragment((8,), "float32")
+            norm = T.alloc_fragment((8,), "float32")
             h_block = T.alloc_var("int32", T.truncmod(pid, T.ceildiv(H, 8)))  # combine:4
             h = h_block * 8
             T.assume(h % 8 == 0)
@@ -73,8 +74,10 @@ def entry():
                     acc[i, j] = acc[i, j] + weight[i] * part_tile[i, j]
             for i in T.Parallel(8):  # combine:13
                 share[i] = total[i]
-            for i, j in T.Parallel(8, 512):  # combine:16
+            for i in T.Parallel(8):  # combine:16
+                norm[i] = 1.0 / share[i]
+            for i, j in T.Parallel(8, 512):  # combine:17
                 if h + i < H:
-                    o[s, h + i, j] = T.cast(T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] / share[i]), "bfloat16")
+                    o[s, h + i, j] = T.cast(T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] * norm[i]), "bfloat16")
 
     return combine

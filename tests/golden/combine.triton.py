@@ -51,8 +51,9 @@ def combine(
         )  # combine:12
         acc = acc + weight[:, None] * part_tile
     share = total  # combine:13
+    norm = tl.div_rn(1.0, share)  # combine:16
     tl.store(
         o + s * o_stride0 + h[:, None] * o_stride1 + c[None, :],
-        tl.where((total == 0.0)[:, None], 0.0, tl.div_rn(acc, share[:, None])).to(tl.bfloat16),
+        tl.where((total == 0.0)[:, None], 0.0, acc * norm[:, None]).to(tl.bfloat16),
         mask=(h < H)[:, None],
-    )  # combine:16
+    )  # combine:17

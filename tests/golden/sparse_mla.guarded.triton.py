@@ -48,8 +48,9 @@ def sparse_mla(q, kv, idx, o, H, T, K, q_stride0, q_stride1, kv_stride0, idx_str
         acc = tl.dot(p_factor, keys, acc * fix[:, None])
         top = new  # sparse_mla:20
     share = total  # sparse_mla:21
+    norm = tl.div_rn(1.0, share)  # sparse_mla:24
     tl.store(
         o + s * o_stride0 + h[:, None] * o_stride1 + c[None, :],
-        tl.where((total == 0.0)[:, None], 0.0, tl.div_rn(acc, share[:, None])).to(tl.bfloat16),
+        tl.where((total == 0.0)[:, None], 0.0, acc * norm[:, None]).to(tl.bfloat16),
         mask=(h < H)[:, None],
-    )  # sparse_mla:24
+    )  # sparse_mla:25

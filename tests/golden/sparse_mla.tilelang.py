@@ -65,6 +65,7 @@ def entry():
             p_sum = T.alloc_fragment((64,), "float32")
             p_factor = T.alloc_shared((64, 64), "bfloat16")
             share = T.alloc_fragment((64,), "float32")
+            norm = T.alloc_fragment((64,), "float32")
             h_block = T.alloc_var("int32", T.truncmod(pid, T.ceildiv(H, 64)))  # sparse_mla:5
             h = h_block * 64
             T.assume(h % 64 == 0)
@@ -126,8 +127,10 @@ def entry():
                 T.sync_threads()  # sparse_mla:8
             for i in T.Parallel(64):  # sparse_mla:21
                 share[i] = total[i]
-            for i, j in T.Parallel(64, 512):  # sparse_mla:24
+            for i in T.Parallel(64):  # sparse_mla:24
+                norm[i] = 1.0 / share[i]
+            for i, j in T.Parallel(64, 512):  # sparse_mla:25
                 if h + i < H:
-                    o[s, h + i, j] = T.cast(T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] / share[i]), "bfloat16")
+                    o[s, h + i, j] = T.cast(T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] * norm[i]), "bfloat16")
 
     return sparse_mla

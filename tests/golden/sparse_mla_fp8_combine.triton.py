@@ -60,8 +60,9 @@ def sparse_mla_fp8_combine(
         )  # sparse_mla_fp8_combine:12
         acc = acc + weight[:, None] * part_tile
     share = total  # sparse_mla_fp8_combine:13
+    norm = tl.div_rn(1.0, share)  # sparse_mla_fp8_combine:16
     tl.store(
         o + b * o_stride0 + x * o_stride1 + h[:, None] * o_stride2 + c[None, :],
-        tl.where((total == 0.0)[:, None], 0.0, tl.div_rn(acc, share[:, None])).to(tl.bfloat16),
+        tl.where((total == 0.0)[:, None], 0.0, acc * norm[:, None]).to(tl.bfloat16),
         mask=(h < H)[:, None],
-    )  # sparse_mla_fp8_combine:16
+    )  # sparse_mla_fp8_combine:17

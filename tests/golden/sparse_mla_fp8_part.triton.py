@@ -118,13 +118,14 @@ def sparse_mla_fp8_part(
         p_factor = p.to(tl.bfloat16)  # sparse_mla_fp8_part:22
         acc = tl.dot(p_factor, keys, acc * fix[:, None])
         top = new  # sparse_mla_fp8_part:23
+    norm = tl.div_rn(1.0, total)  # sparse_mla_fp8_part:24
     tl.store(
         part + b * part_stride0 + x * part_stride1 + g * part_stride2 + h[:, None] * part_stride3 + c[None, :],
-        tl.where((total == 0.0)[:, None], 0.0, tl.div_rn(acc, total[:, None])),
+        tl.where((total == 0.0)[:, None], 0.0, acc * norm[:, None]),
         mask=(h < H)[:, None],
-    )  # sparse_mla_fp8_part:24
+    )  # sparse_mla_fp8_part:25
     tl.store(
         lse + b * lse_stride0 + x * lse_stride1 + g * lse_stride2 + h,
         tl.where(total == 0.0, float("-inf"), top + tl.log2(total)),
         mask=h < H,
-    )  # sparse_mla_fp8_part:25
+    )  # sparse_mla_fp8_part:26

@@ -71,6 +71,7 @@ def entry():
             fix = T.alloc_fragment((64,), "float32")
             p_sum = T.alloc_fragment((64,), "float32")
             p_factor = T.alloc_shared((64, 64), "bfloat16")
+            norm = T.alloc_fragment((64,), "float32")
             h_block = T.alloc_var("int32", T.truncmod(pid, T.ceildiv(H, 64)))  # sparse_mla_part:4
             h = h_block * 64
             T.assume(h % 64 == 0)
@@ -153,10 +154,12 @@ def entry():
                 for i in T.Parallel(64):  # sparse_mla_part:18
                     top[i] = new2[i]
                 T.sync_threads()  # sparse_mla_part:8
-            for i, j in T.Parallel(64, 512):  # sparse_mla_part:19
+            for i in T.Parallel(64):  # sparse_mla_part:19
+                norm[i] = 1.0 / total[i]
+            for i, j in T.Parallel(64, 512):  # sparse_mla_part:20
                 if h + i < H:
-                    part[s, g, h + i, j] = T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] / total[i])
-            for i in T.Parallel(64):  # sparse_mla_part:20
+                    part[s, g, h + i, j] = T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] * norm[i])
+            for i in T.Parallel(64):  # sparse_mla_part:21
                 if h + i < H:
                     lse[s, g, h + i] = T.if_then_else(total[i] == 0.0, -T.infinity("float32"), top[i] + T.log2(total[i]))
 

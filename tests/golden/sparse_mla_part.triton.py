@@ -74,10 +74,11 @@ def sparse_mla_part(
         p_factor = p.to(tl.bfloat16)  # sparse_mla_part:17
         acc = tl.dot(p_factor, keys, acc * fix[:, None])
         top = new  # sparse_mla_part:18
+    norm = tl.div_rn(1.0, total)  # sparse_mla_part:19
     tl.store(
         part + s * part_stride0 + g * part_stride1 + h[:, None] * part_stride2 + c[None, :],
-        tl.where((total == 0.0)[:, None], 0.0, tl.div_rn(acc, total[:, None])),
+        tl.where((total == 0.0)[:, None], 0.0, acc * norm[:, None]),
         mask=(h < H)[:, None],
-    )  # sparse_mla_part:19
-    # sparse_mla_part:20
+    )  # sparse_mla_part:20
+    # sparse_mla_part:21
     tl.store(lse + s * lse_stride0 + g * lse_stride1 + h, tl.where(total == 0.0, float("-inf"), top + tl.log2(total)), mask=h < H)

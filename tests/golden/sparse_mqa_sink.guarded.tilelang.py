@@ -70,6 +70,7 @@ def entry():
             p_sum = T.alloc_fragment((64,), "float32")
             p_factor = T.alloc_shared((64, 64), "bfloat16")
             sink_tile = T.alloc_fragment((64,), "float32")
+            norm = T.alloc_fragment((64,), "float32")
             h_block = T.alloc_var("int32", T.truncmod(pid, T.ceildiv(H, 64)))  # sparse_mqa_sink:4
             h = h_block * 64
             T.assume(h % 64 == 0)
@@ -129,14 +130,11 @@ def entry():
                     top[i] = new2[i]
                 T.sync_threads()  # sparse_mqa_sink:7
             for i in T.Parallel(64):  # sparse_mqa_sink:17
-                sink_tile[i] = T.if_then_else((total[i] != 0.0) & (h + i < H), sink[h + i], T.float32(0.0))
-            for i, j in T.Parallel(64, 512):
+                sink_tile[i] = T.if_then_else(h + i < H, sink[h + i], T.float32(0.0))
+            for i in T.Parallel(64):
+                norm[i] = 1.0 / (total[i] + T.exp2(sink_tile[i] * 1.4426950216293335 - top[i]))
+            for i, j in T.Parallel(64, 512):  # sparse_mqa_sink:18
                 if h + i < H:
-                    o[b, s, h + i, j] = T.cast(
-                        T.if_then_else(
-                            total[i] == 0.0, T.float32(0.0), acc[i, j] / (total[i] + T.exp2(sink_tile[i] * 1.4426950216293335 - top[i]))
-                        ),
-                        "bfloat16",
-                    )
+                    o[b, s, h + i, j] = T.cast(T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] * norm[i]), "bfloat16")
 
     return sparse_mqa_sink

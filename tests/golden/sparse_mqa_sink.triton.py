@@ -66,11 +66,10 @@ def sparse_mqa_sink(
         p_factor = p.to(tl.bfloat16)  # sparse_mqa_sink:15
         acc = tl.dot(p_factor, keys, acc * fix[:, None])
         top = new  # sparse_mqa_sink:16
-    sink_tile = tl.load(sink + h, mask=(total != 0.0) & (h < H), other=0.0)  # sparse_mqa_sink:17
+    sink_tile = tl.load(sink + h, mask=h < H, other=0.0)  # sparse_mqa_sink:17
+    norm = tl.div_rn(1.0, total + tl.exp2(sink_tile * 1.4426950216293335 - top))
     tl.store(
         o + b * o_stride0 + s * o_stride1 + h[:, None] * o_stride2 + d[None, :],
-        tl.where((total == 0.0)[:, None], 0.0, tl.div_rn(acc, (total + tl.exp2(sink_tile * 1.4426950216293335 - top))[:, None])).to(
-            tl.bfloat16
-        ),
+        tl.where((total == 0.0)[:, None], 0.0, acc * norm[:, None]).to(tl.bfloat16),
         mask=(h < H)[:, None],
-    )
+    )  # sparse_mqa_sink:18
