@@ -172,7 +172,7 @@ def test_a_batch() -> None:
 
 @pytest.mark.slow
 def test_many() -> None:
-    demand(batch(5000, 8))
+    demand(batch(2000, 8))
 
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
