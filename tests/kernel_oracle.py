@@ -108,6 +108,8 @@ class Oracle:
     def candidates(self, tensor: Tree, values: Mapping[str, int]) -> list[int]:
         low, high = LIMITS[tensor[1]]
         pool = {-1, 0, 1, 2, *values.values(), *(v - 1 for v in values.values()), low, high, 100}
+        if "distinct" in self.promised[tensor[0]]:
+            pool |= set(range(max(values.values(), default=0)))
         for promise in self.model.promises:
             if promise[0] == "each" and promise[1] == tensor[0]:
                 for _, e in promise[2]:
