@@ -24,7 +24,8 @@ LONG = [
     n for n in EXAMPLES if n.rpartition(":")[2] in ("attention", "sparse_mla", "sparse_mla_part", "sparse_mla_fp8_part", "sparse_mqa_sink")
 ]
 """Their code takes a while to compile, or to run in an interpreter."""
-CASES = [f"{path}:{name}" for name, path in kernels() if path.parent.name == "cases"]
+# Those of proofs.nsa are there for their verdicts: some have no call, for a dimension that no argument determines or an extent of 2**32.
+CASES = [f"{path}:{name}" for name, path in kernels() if path.parent.name == "cases" and path.stem != "proofs"]
 
 
 def start(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
