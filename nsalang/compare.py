@@ -5,7 +5,8 @@ is this, stated once here: an f32 differs by at most ``RELATIVE`` of the referen
 a bf16 or f16 by that or one representable value; an fp8 or an integer by at most one step, on at most ``CODES`` of the elements (or on one
 element). NaN and infinities stand at the same places. Where a kernel contracts e4m3 without ``accumulate="f32"``, ``SHORT`` of the largest
 takes the place of ``ABSOLUTE``: Hopper's tensor core keeps about 14 bits of such a sum and truncates every 32 products, 2**-13 of the greatest
-partial sum each time, so four times over 128 products, and the greatest partial sum may be a few times the result.
+partial sum each time, so four times over 128 products, and the greatest partial sum may be a few times the result. Where it contracts what it has
+rounded itself to a shorter float, a value near the middle of two of them goes either way: then one step of that dtype, 2**-7 in bf16, of the largest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nsalang import ir
+from nsalang.dtypes import DType
 from nsalang.source import NsaError
 
 if TYPE_CHECKING:
@@ -34,19 +36,54 @@ ENGINES = ("interpreter", "triton", "tilelang")
 
 def is_exact(kernel: ir.Kernel) -> bool:
     """Whether the language fixes every bit of the kernel's results: no floating-point sum or scan, and no function with an error bound."""
-    for node in ir.walk(kernel):
-        match node:
-            case ir.Unary(op=op) if op in INEXACT:
-                return False
-            case ir.Reduce(op="sum", dtype=dtype) | ir.Scan(dtype=dtype) | ir.Dot(dtype=dtype) if dtype.is_float:
-                return False
-    return True
+    return not any(_rounds_freely(node) for node in ir.walk(kernel))
+
+
+def _rounds_freely(node: ir.Node) -> bool:
+    match node:
+        case ir.Unary(op=op):
+            return op in INEXACT
+        case ir.Reduce(op="sum", dtype=dtype) | ir.Scan(dtype=dtype) | ir.Dot(dtype=dtype):
+            return dtype.is_float
+    return False
 
 
 def absolute(kernel: ir.Kernel) -> float:
     """The part of an output's largest finite value by which an f32 may differ."""
-    short = any(isinstance(n, ir.Dot) and n.a.dtype.is_float and n.a.dtype.bits == 8 and not n.promote for n in ir.walk(kernel))
-    return SHORT if short else ABSOLUTE
+    dots = [n for n in ir.walk(kernel) if isinstance(n, ir.Dot)]
+    short = any(n.a.dtype.is_float and n.a.dtype.bits == 8 and not n.promote for n in dots)
+    steps = (2.0**-dtype.mantissa for dtype in _rounded_operands(kernel, dots))
+    return max(SHORT if short else ABSOLUTE, *steps, 0.0)
+
+
+def _rounded_operands(kernel: ir.Kernel, dots: Sequence[ir.Dot]) -> set[DType]:
+    """The short floats to which operands of ``dots`` were rounded from values that are not fixed bit for bit."""
+    inexact: set[str] = set()
+    short: dict[str, set[DType]] = {}
+
+    def is_inexact(value: ir.Node) -> bool:
+        return any(_rounds_freely(n) or isinstance(n, ir.Var) and n.name in inexact for n in ir.walk(value))
+
+    def rounded(value: ir.Node) -> set[DType]:
+        found: set[DType] = set()
+        for n in ir.walk(value):
+            if isinstance(n, ir.Var):
+                found |= short.get(n.name, set())
+            elif isinstance(n, ir.Cast) and n.dtype.is_float and n.dtype.bits < 32 and is_inexact(n.x):
+                found.add(n.dtype)
+        return found
+
+    assigned = [n for n in ir.walk(kernel) if isinstance(n, ir.Assign)]
+    grew = True
+    while grew:  # a loop carries values to names above
+        grew = False
+        for assign in assigned:
+            known, more = short.setdefault(assign.name, set()), rounded(assign.value)
+            if not more <= known or is_inexact(assign.value) and assign.name not in inexact:
+                known |= more
+                inexact |= {assign.name} if is_inexact(assign.value) else set()
+                grew = True
+    return set().union(*(rounded(x) for dot in dots for x in (dot.a, dot.b)))
 
 
 @dataclass(frozen=True, slots=True)

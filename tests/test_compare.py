@@ -100,6 +100,26 @@ def test_only_short_sums_of_a_tensor_core_have_the_wider_bound(dtype: str, optio
     assert not difference("triton", "y", a, b * 1.01, exact=False, absolute=absolute).ok
 
 
+@pytest.mark.parametrize(
+    ("value", "bound"),
+    [
+        ("bf16(exp(s))", 2.0**-7),
+        ("bf16(p)", 2.0**-7),
+        ("f16(p * 2)", 2.0**-10),
+        ("bf16(s + 1)", compare.ABSOLUTE),
+        ("x[m, k]", compare.ABSOLUTE),
+    ],
+)
+def test_contracted_values_that_were_rounded_may_differ_by_a_step(value: str, bound: float) -> None:
+    dtype = "f16" if "f16(p *" in value and "bf16" not in value else "bf16"
+    kernel = load_text(
+        f"def f(x: {dtype}[M, K], w: {dtype}[N, K], y: Out[f32[M, N]]):\n    for m, n in grid(tile(M), tile(N)):\n        acc = zeros(m, n)\n"
+        "        for k in tile(K):\n            s = f32(x[m, k])\n            p = sigmoid(s)\n"
+        f"            acc = acc + dot({value}, w[n, k], axis=k)\n        y[m, n] = acc\n"
+    ).f
+    assert compare.absolute(typed(kernel.unit, kernel.meaning(Target("cpu"), {}))) == bound
+
+
 def test_moved_keeps_strides_and_values() -> None:
     base = torch.randn(9, 40)
     for view in (base[1:, 3:20], base.t(), base[::2, ::3], base[0:0], base[:1].expand(4, 40), base.to(E4M3)[2:, 5:]):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import Phase, assume, given, settings
+from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from test_passes import check, typed
 from test_passes_random import COMMON, grow
@@ -125,10 +125,20 @@ def test_scans_and_positions(value: str) -> None:
     compare(scanned(value))
 
 
+def twice(a: str, b: str) -> str:
+    return f"where({a} < {b}, {a}, {b})"
+
+
+# 15,000 nodes once its terms are expanded: what a pass does for each node must not walk the kernel.
+LARGE = twice(twice("where(k < n[m], w[k], -inf)", "where(k < n[m], w[k // 2], 0)"), "minimum(where(k < n[m], w[k], -inf), 7)")
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("reduction", [*REDUCTIONS, "scan"])
 @settings(QUICK, max_examples=400)
 @given(value=VALUES, axes=st.sampled_from(list(AXES)), named=st.booleans())
+@example(value=LARGE, axes="tile", named=False)
 def test_many(reduction: str, value: str, axes: str, named: bool) -> None:
     if reduction == "scan":
         compare(scanned(value))
