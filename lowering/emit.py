@@ -310,14 +310,14 @@ def used_indices(kernel: ir.Kernel) -> dict[str, bool]:
 def read_axes(kernel: ir.Kernel, name: str) -> tuple[str, ...]:
     """An index variable and the groups of its lanes, of these those that the code reads."""
     used = used_indices(kernel)
-    return tuple(n for n in (name, *(group for group, of, _ in kernel.schedule.groups if of == name)) if n in used)
+    return tuple(n for n in (name, *kernel.schedule.groups_of(name)) if n in used)
 
 
 def address_names(kernel: ir.Kernel) -> frozenset[str]:
     """Variables with axes that say where or whether a tensor is accessed."""
     accesses = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Load | ir.Store)]
-    parts = [p for n in accesses for p in (*n.indices, *(() if n.mask is None else (n.mask,)))]
-    return frozenset(n.name for p in parts for n in ir.walk(p) if isinstance(n, ir.Var) and n.axes)
+    parts = [n for access in accesses for p in ir.address(access) for n in ir.walk(p)]
+    return frozenset(n.name for n in parts if isinstance(n, ir.Var) and n.axes)
 
 
 def assigned_twice(kernel: ir.Kernel) -> frozenset[str]:

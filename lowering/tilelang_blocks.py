@@ -72,9 +72,9 @@ class Blocks(Buffers):
 
     def operand_buffer(self, x: ir.Expr, name: str, s: ir.Assign) -> str:
         """A buffer that holds ``x``: the variable's own, or a new one."""
-        own = isinstance(x, ir.Var) and x.name in self.values.buffers
-        if isinstance(x, ir.Var) and own and x.name not in self.values.matrices and x.name not in self.values.versions:
-            return self.values.buffers[x.name]
+        values = self.values
+        if isinstance(x, ir.Var) and x.name in values.buffers and x.name not in {*values.matrices, *values.versions}:
+            return values.buffers[x.name]
         buffer = self.place(name, emit.machine_shape(self.kernel, x.axes), x.dtype)
         with self.parallel(x.axes, s):
             self.emitter.line(f"{self.values.element(buffer, x.axes)} = {self.values.operand(x)}", s.span)

@@ -119,7 +119,7 @@ class Values:
 
     def base(self, x: ir.Index) -> Text | None:
         """Where the block of an index begins; groups begin where the axis does that they are of."""
-        return self.bases[next((of for group, of, _ in self.kernel.schedule.groups if group == x.name), x.name)]
+        return self.bases[self.kernel.schedule.grouped(x.name)]
 
     def expr(self, x: ir.Expr) -> Text:
         match x:

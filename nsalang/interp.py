@@ -169,9 +169,9 @@ class Run:
     def begin(self, axis: str, lanes: Lanes) -> None:
         """From here on an axis has these lanes, and its groups with it."""
         self.lanes[axis] = lanes
-        for group, of, step in self.program.schedule.groups:
-            if of == axis:
-                self.lanes[group] = lanes.groups(step)
+        schedule = self.program.schedule
+        for group in schedule.groups_of(axis):
+            self.lanes[group] = lanes.groups(schedule.step(group))
 
     def length(self, axis: str) -> int | None:
         """Length of the tiles of an axis; None: the whole range."""

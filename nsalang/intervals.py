@@ -146,7 +146,7 @@ class Bounds:
 
     def _lies(self, axis: str, found: Interval) -> None:
         """Where the index of an axis lies, and so the first lanes of its groups."""
-        self.indices |= dict.fromkeys((axis, *(group for group, of, _ in self.kernel.schedule.groups if of == axis)), found)
+        self.indices |= dict.fromkeys((axis, *self.kernel.schedule.groups_of(axis)), found)
 
     # ------------------------------------------------------------------------------------------------------------- expressions
 

@@ -479,6 +479,14 @@ class Schedule:
         """How many lanes of another axis stand behind a lane of this one; 1 for an axis of its own."""
         return next((step for name, _, step in self.groups if name == axis), 1)
 
+    def groups_of(self, axis: str) -> tuple[str, ...]:
+        """The axes that have some of the lanes of this one."""
+        return tuple(name for name, of, _ in self.groups if of == axis)
+
+    def grouped(self, axis: str) -> str:
+        """The axis of whose lanes this one has some, or itself."""
+        return next((of for name, of, _ in self.groups if name == axis), axis)
+
     def length(self, axis: str) -> int:
         """Machine length of an axis."""
         return dict(self.lengths)[axis]
@@ -616,6 +624,11 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(child)
 
 
+def address(node: Load | Store) -> tuple[Expr, ...]:
+    """What says where the machine accesses a tensor, and whether."""
+    return node.indices if node.mask is None else (*node.indices, node.mask)
+
+
 def axes_of(kernel: Kernel) -> dict[str, AxisInfo]:
     """All axes of a kernel by name, in the order of declaration; one of groups behind the axis that it is of."""
     zero = const(0)
@@ -638,5 +651,5 @@ def axes_of(kernel: Kernel) -> dict[str, AxisInfo]:
     ordered: dict[str, AxisInfo] = {}
     for name, axis in found.items():
         ordered[name] = axis
-        ordered |= {group: AxisInfo(group, "group", axis.start, axis.stop, None) for group, of, _ in kernel.schedule.groups if of == name}
+        ordered |= {group: AxisInfo(group, "group", axis.start, axis.stop, None) for group in kernel.schedule.groups_of(name)}
     return ordered

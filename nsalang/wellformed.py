@@ -132,7 +132,7 @@ class _Checker:
 
     def with_groups(self, axis: str) -> set[str]:
         """An axis and those that have some of its lanes."""
-        return {axis, *(group for group, of, _ in self.program.schedule.groups if of == axis)}
+        return {axis, *self.program.schedule.groups_of(axis)}
 
     def statement(self, node: ir.Stmt) -> None:
         match node:
@@ -340,8 +340,7 @@ class _Checker:
 
     def spread(self, node: ir.Spread) -> None:
         self.expression(node.x)
-        known = [(group, of) for group, of, _ in self.program.schedule.groups]
-        assert (node.group, node.over) in known, f"no groups {node.group} of {node.over}: {text_of(node)}"
+        assert node.group in self.program.schedule.groups_of(node.over), f"no groups {node.group} of {node.over}: {text_of(node)}"
         assert node.group in node.x.axes and node.over not in node.x.axes, f"{_type(node.x)} has no lane for each group: {text_of(node)}"
         self.has(node.axes, self.joined(tuple(node.over if a == node.group else a for a in node.x.axes)), text_of(node))
 

@@ -58,7 +58,7 @@ class _Ahead:
         self.blocks: set[str] = set()
         self.kernel, self.target = self.with_blocks(kernel), target
         self.written = is_written(kernel)
-        self.of = {group: of for group, of, _ in kernel.schedule.groups}
+        self.grouped = kernel.schedule.grouped
 
     def run(self) -> ir.Kernel:
         loops = [n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.For)]
@@ -85,14 +85,14 @@ class _Ahead:
 
         wanted = self.kernel.schedule.stages
         is_pinned = any(name == "stages" for name, _ in self.kernel.schedule.pinned)
-        tries = (wanted,) if is_pinned else range(wanted, 0, -1)
+        tries, least = ((wanted,), wanted) if is_pinned else (range(wanted, 0, -1), 2)
         chosen, stages = every, next((n for n in tries if fits(n, every)), 0)
         if stages < 2 <= wanted and every:
             # Not all of it, but the longest blocks.
             part: set[str] = set()
             for name in sorted(every, key=lambda n: self.bytes(assigned[n]), reverse=True):
-                part |= {name} if fits(tries[0] if is_pinned else 2, part | {name}) else set()
-            chosen, stages = (part, tries[0] if is_pinned else 2) if part else (chosen, stages)
+                part |= {name} if fits(least, part | {name}) else set()
+            chosen, stages = (part, least) if part else (chosen, stages)
         if not stages:
             chosen = every & placed
             stages = next((n for n in tries if need(n, chosen) <= most), 0)
@@ -190,13 +190,13 @@ class _Ahead:
                     return False
                 if isinstance(n, ir.Var) and n.name in assigned and n.name not in pure:
                     return False
-                if isinstance(n, ir.Index) and self.of.get(n.name, n.name) in inner:
+                if isinstance(n, ir.Index) and self.grouped(n.name) in inner:
                     return False
             return True
 
         def moves(x: ir.Expr) -> bool:
             return any(
-                (isinstance(n, ir.Index) and self.of.get(n.name, n.name) == loop.index) or (isinstance(n, ir.Var) and n.name in moving)
+                (isinstance(n, ir.Index) and self.grouped(n.name) == loop.index) or (isinstance(n, ir.Var) and n.name in moving)
                 for n in ir.walk(x)
             )
 
@@ -240,8 +240,7 @@ class _Ahead:
                 if node.name in early:
                     return
             if isinstance(node, ir.Load | ir.Store):
-                parts = [*node.indices, *(() if node.mask is None else (node.mask,))]
-                names = [n for p in parts for n in ir.walk(p) if isinstance(n, ir.Var)]
+                names = [n for p in ir.address(node) for n in ir.walk(p) if isinstance(n, ir.Var)]
                 found.update(n.name for n in names if n.axes and len(n.axes) < len(node.axes))
             for child in ir.children(node):
                 look(child)

@@ -69,14 +69,9 @@ def _pinned(kernel: ir.Kernel, pins: Pins) -> ir.Kernel:
     return dataclasses.replace(kernel, body=body, schedule=dataclasses.replace(kernel.schedule, why=why))
 
 
-def spread_names(kernel: ir.Kernel) -> set[str]:
-    """The variables that are spread."""
-    return {n.x.name for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Spread) and isinstance(n.x, ir.Var)}
-
-
 def _spread(kernel: ir.Kernel) -> set[str]:
     """The variables that are spread. Raises NSA0408 where one is pinned to registers."""
-    names = spread_names(kernel)
+    names = {n.x.name for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Spread) and isinstance(n.x, ir.Var)}
     for n in ir.walk(kernel):
         if isinstance(n, ir.Assign) and n.name in names and n.place == "registers":
             sentence = f"the schedule pins '{ir.plain(n.name)}' to registers; it has a lane for each group, and the threads of a group read it from shared memory"

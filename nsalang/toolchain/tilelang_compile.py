@@ -29,21 +29,7 @@ from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target, parse_target
 from nsalang.toolchain import Argument, Files, Launch, Program
 from nsalang.toolchain.tilelang_cpu import cpu_language, header, narrowed, pipeline
-from nsalang.toolchain.tilelang_mends import mended
-
-EXPONENTIALS = """
-// The instruction alone, as Triton has it: exp2f takes four more for results below 2**-126, which may be 0 (nsalang/bounds.py).
-__device__ __forceinline__ float nsalang_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float nsalang_exp(float x) { return nsalang_exp2(__fmul_rn(x, 1.4426950408889634f)); }
-
-"""
-"""Goes before the kernel in CUDA's code."""
-
-EXPONENTIAL = r"\b(exp2?)f\("
+from nsalang.toolchain.tilelang_mends import mended, with_exponentials
 
 KINDS = ("cuda", "hip", "ptx", "cubin", "c")
 """What :func:`emit` can show; cuda, ptx and cubin for cuda targets, hip for hip targets, c for the cpu."""
@@ -225,9 +211,8 @@ def _lower(function: Any, device: Any, on_cpu: bool) -> Lowered:
         text = header() + made.replace("#include <tl_templates/cpp/common.h>\n", "")
     else:
         text = context.codegen_device(prepared, compile_device=False).inspect_source()
-        if device.kind.name == "cuda" and re.search(EXPONENTIAL, text):
-            head, kernel, body = text.partition('extern "C" __global__')
-            text = head + EXPONENTIALS + kernel + re.sub(EXPONENTIAL, r"nsalang_\1(", body)
+        if device.kind.name == "cuda":
+            text = with_exponentials(text)
     threads = int(extents.get("threadIdx.x", 1)) * int(extents.get("threadIdx.y", 1)) * int(extents.get("threadIdx.z", 1))
     return Lowered(text, str(attributes["global_symbol"]), parameters, threads, shared)
 

@@ -1,19 +1,38 @@
-"""What nsalang changes in TileLang's passes while it compiles: two faults of TileLang 0.1.15 that the text of a program cannot avoid."""
+"""What nsalang changes in what TileLang 0.1.15 makes: two faults of its passes that the text of a program cannot avoid, and its exponentials."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 MOST_BOOLS = 4
 """Lanes of a vector of bools for which TileLang has a type in CUDA's code."""
 
+_EXPONENTIALS = """
+// The instruction alone, as Triton has it: exp2f takes four more for results below 2**-126, which may be 0 (nsalang/bounds.py).
+__device__ __forceinline__ float nsalang_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float nsalang_exp(float x) { return nsalang_exp2(__fmul_rn(x, 1.4426950408889634f)); }
+
+"""
+
+
+def with_exponentials(text: str) -> str:
+    """CUDA's code with exponentials of one instruction."""
+    head, kernel, body = text.partition('extern "C" __global__')
+    found = re.sub(r"\b(exp2?)f\(", r"nsalang_\1(", body)
+    return text if found == body else head + _EXPONENTIALS + kernel + found
+
 
 @contextlib.contextmanager
 def mended() -> Iterator[None]:
-    """Both changes, as long as the block runs."""
+    """TileLang's passes without both faults, as long as the block runs."""
     with _guarded_loads_stay(), _bools_in_short_vectors():
         yield
 
