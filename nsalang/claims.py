@@ -366,9 +366,14 @@ class Inverse:
         return True
 
     def _start(self, r: Ranges, target: ir.Expr) -> None:
-        """``target`` lies in the range: which range it is, where ranges begin at multiples, at borders of parts, or at sorted elements."""
+        """``target`` lies in the range: which range it is, where ranges begin at multiples, at borders of parts, or at sorted elements.
+        A start that is clamped lies where its bounds do."""
         start = r.start
         if not self.open(start):
+            return
+        if isinstance(start, ir.Binary) and start.op in ("min", "max"):
+            for side in (start.a, start.b):
+                self._start(replace(r, start=side), target)
             return
         span = sub(r.stop, start)
         rest: ir.Expr = target

@@ -157,6 +157,8 @@ REFUTED: dict[str, set[tuple[str, str]]] = {
     "permuted_undistinct": {("coverage", "y[…]")},
     "one_lane": set(),
     "crowded": {("hypotheses", "distinct(slot), 0 <= slot < M")},
+    "windows": set(),
+    "windows_hole": {("coverage", "y[…]")},
 }
 
 
