@@ -24,7 +24,8 @@ Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice",
 
 @dataclass(frozen=True, slots=True)
 class Obligation:
-    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range."""
+    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range.
+    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`)."""
 
     kind: Kind
     what: str
@@ -33,6 +34,7 @@ class Obligation:
     span: Span | None
     tensor: str = ""
     position: int = 0
+    unguarded: tuple[ir.Expr, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,10 @@ class Walk(Symbols):
 
     def known(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
         """What leads here; of a span only where one of its lanes is spoken of, for it may have none."""
-        found = list(self.facts)
-        seen: set[str] = set(self.scope)
+        return self._with_ranges(list(self.facts), set(self.scope), about, axes)
+
+    def _with_ranges(self, found: list[ir.Expr], seen: set[str], about: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> tuple[ir.Expr, ...]:
+        """Facts, and those of the ranges of what they and ``about`` speak of."""
         pending = [*axes, *(n.name for e in (*found, *about) for n in ir.walk(e) if isinstance(n, ir.Index))]
         while pending:
             name = pending.pop()
@@ -331,9 +335,15 @@ class Walk(Symbols):
         conditions = (*self.known(*resolved, axes=axes), *(f for i in resolved for f in divided(i)))
         made = Access(node, tensor, resolved, tuple(self.assumed), conditions, self.loops, axes, tuple(self.ranges.values()))
         self.accesses.append(made)
+        unguarded = (*self.assumed, *self._with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
         for position, (i, extent) in enumerate(zip(resolved, self.kernel.tensor(tensor).shape, strict=True)):
             goal = ir.binary("and", ir.binary("le", ir.const(0), i), ir.binary("lt", i, extent))
-            self.obligations.append(Obligation("range", described(node), made.facts, goal, node.span, tensor, position))
+            self.obligations.append(Obligation("range", described(node), made.facts, goal, node.span, tensor, position, unguarded))
+
+
+def counts_lanes(node: ir.Node) -> bool:
+    """Whether a load is guarded by what it asks of lanes that it lacks: whether any of them is looked at."""
+    return isinstance(node, ir.Load) and node.guard is not None and any(isinstance(n, ir.Reduce) for n in ir.walk(node.guard))
 
 
 def start(kernel: ir.Kernel, invariants: Invariants) -> Walk:

@@ -34,7 +34,7 @@ Why = Literal["constant", "interval", "fact", "lemma", "Z3"]
 class Result:
     """An obligation with its verdict. ``why``: what settled it (``interval``: linear reasoning without a solver; ``lemma``: that, with instances
     of promises and lemmas). ``units``: what the solver spent; ``seconds``: of the clock in the solver, not compared. ``model``: the smallest counterexample
-    that was found, by the names of dimensions, scalars, index variables and elements."""
+    that was found, by the names of dimensions, scalars, index variables and elements. ``unguarded``: it also follows from `Obligation.unguarded`."""
 
     obligation: Obligation
     verdict: Verdict
@@ -42,6 +42,7 @@ class Result:
     units: int
     seconds: float = field(compare=False)
     model: Mapping[str, int]
+    unguarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,11 @@ def _settle(kernel: ir.Kernel, source: object, span: object) -> _Settled:
     walk.block(kernel.body)
     obligations = [*hypotheses(kernel), *views(kernel), *walk.obligations, *races(kernel, walk)]
     obligations += [*overlaps(kernel, walk), *coverage(kernel, walk)]
-    return _Settled(_with(walk.book.cost, [decide(o, dtypes, walk.book) for o in obligations]), walk.book)
+    results = [decide(o, dtypes, walk.book) for o in obligations]
+    for i, (o, r) in enumerate(zip(obligations, results, strict=True)):
+        if o.unguarded is not None and r.verdict == "PROVED" and reasoned(o.goal, o.unguarded, dtypes, walk.book).why:
+            results[i] = replace(r, unguarded=True)
+    return _Settled(_with(walk.book.cost, results), walk.book)
 
 
 def _with(cost: smt.Cost, results: list[Result]) -> tuple[Result, ...]:
@@ -104,6 +109,38 @@ def completed(kernel: ir.Kernel, facts: Sequence[ir.Expr], goal: ir.Expr) -> tup
     return complete(_of(kernel).book, facts, goal)
 
 
+@dataclass(frozen=True, slots=True)
+class Reasoned:
+    """What settles a goal without a solver, or None, and then what is left of the goal and the facts with all that lemmas add to them."""
+
+    why: Why | None
+    left: Sequence[ir.Expr] = ()
+    facts: Sequence[ir.Expr] = ()
+
+
+def reasoned(goal: ir.Expr, facts: Sequence[ir.Expr], dtypes: Mapping[str, DType], book: Book) -> Reasoned:
+    goal, given = bare(goal), [bare(f) for f in facts]
+    if all(isinstance(c, ir.Const) and c.value for c in conjuncts(goal)):
+        return Reasoned("constant")
+    said = {c for f in given for c in conjuncts(f)}
+    left = [c for c in conjuncts(goal) if c not in said]
+    if not left:
+        return Reasoned("fact")
+    if all(isinstance(c, ir.Const) and c.value or holds(c) for c in left):
+        return Reasoned("constant")
+    reason = Reason(given, dtypes)
+    left = [c for c in left if not reason.proves(c)]
+    if not left:
+        return Reasoned("interval")
+    completed = complete(book, given, goal)
+    if len(completed) > len(set(given)):
+        reason = Reason(completed, dtypes)
+        left = [c for c in left if not reason.proves(c)]
+        if not left:
+            return Reasoned("lemma")
+    return Reasoned(None, left, completed)
+
+
 def decide(o: Obligation, dtypes: Mapping[str, DType], book: Book) -> Result:
     """One obligation, by the cheapest means that settles it; a refutation is made as small as it can be, so that the interpreter can run it."""
 
@@ -112,25 +149,10 @@ def decide(o: Obligation, dtypes: Mapping[str, DType], book: Book) -> Result:
 
     if o.kind == "hypotheses":
         return done(*_possible(o, dtypes, book))
-    goal, given = bare(o.goal), [bare(f) for f in o.facts]
-    if all(isinstance(c, ir.Const) and c.value for c in conjuncts(goal)):
-        return done("PROVED", "constant")
-    said = {c for f in given for c in conjuncts(f)}
-    left = [c for c in conjuncts(goal) if c not in said]
-    if not left:
-        return done("PROVED", "fact")
-    if all(isinstance(c, ir.Const) and c.value or holds(c) for c in left):
-        return done("PROVED", "constant")
-    reason = Reason(given, dtypes)
-    left = [c for c in left if not reason.proves(c)]
-    if not left:
-        return done("PROVED", "interval")
-    facts = complete(book, given, goal)
-    if len(facts) > len(set(given)):
-        reason = Reason(facts, dtypes)
-        left = [c for c in left if not reason.proves(c)]
-        if not left:
-            return done("PROVED", "lemma")
+    found = reasoned(o.goal, o.facts, dtypes, book)
+    if found.why is not None:
+        return done("PROVED", found.why)
+    goal, left, facts = bare(o.goal), found.left, found.facts
     outcome = smt.prove(facts, left[0] if len(left) == 1 else goal, dtypes)
     if outcome.answer == "proved":
         return done("PROVED", "Z3", outcome.units, outcome.seconds)

@@ -7,7 +7,7 @@ import dataclasses
 from nsalang import ir
 from nsalang.linear import Facts
 from nsalang.passes.hoist import Names, same
-from nsalang.passes.simplify import expression, value_of
+from nsalang.passes.simplify import expression
 
 
 def name_bounds(kernel: ir.Kernel) -> tuple[ir.Stmt, ...]:
@@ -77,24 +77,3 @@ def tail(facts: Facts, axis: ir.AxisInfo, length: int) -> ir.Expr | None:
     elif length == axis.length:
         return None
     return ir.binary("lt", index, expression(end))
-
-
-def without_counting(kernel: ir.Kernel) -> ir.Kernel:
-    """A guard that asks whether any lane of a block is looked at costs more than reading, where the read is inside its tensor anyway: without it,
-    the lanes that its author does not look at hold what is there."""
-    axes = ir.axes_of(kernel)
-    extents = {g.name: g.extent for g in kernel.grid}
-    extents |= {name: axis.stop for name, axis in axes.items() if value_of(axis.start) == 0}
-
-    def rule(node: ir.Node) -> ir.Node:
-        if not isinstance(node, ir.Load) or node.guard is None or not any(isinstance(n, ir.Reduce) for n in ir.walk(node.guard)):
-            return node
-        proved = node.proof is not None and node.proof.verdict == "PROVED"
-        shape = kernel.tensor(node.tensor).shape
-        inside = all(isinstance(i, ir.Index) and extents.get(i.name) == extent for i, extent in zip(node.indices, shape, strict=True))
-        if not (inside and proved):
-            return node
-        return dataclasses.replace(node, guard=None, axes=ir.join(*(i.axes for i in node.indices), order=tuple(axes)))
-
-    body = tuple(ir.rewrite(s, rule) for s in kernel.body)
-    return kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)

@@ -24,7 +24,7 @@ from nsalang.dtypes import BOOL, E8M0, DType
 from nsalang.intervals import conjuncts
 from nsalang.linear import Facts
 from nsalang.passes import assume, padding
-from nsalang.passes.ends import name_bounds, tail, without_counting
+from nsalang.passes.ends import name_bounds, tail
 from nsalang.passes.hoist import expressions, same
 from nsalang.passes.padding import TOP, Held, Number
 from nsalang.passes.simplify import expression, value_of
@@ -32,7 +32,7 @@ from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
-    named = without_counting(dataclasses.replace(kernel, body=name_bounds(kernel)))
+    named = dataclasses.replace(kernel, body=name_bounds(kernel))
     guards = _Guards(named)
     guards.settle()
     body = guards.block(named.body)

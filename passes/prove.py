@@ -3,6 +3,8 @@
 It comes after `simplify`, which spares the prover what is constant, and before `expand` and the tiles: a proof is about what the author wrote, not
 about the machine. What is REFUTED is an error that shows a counterexample; what is UNKNOWN is one too, unless schedule.allow_unknown: then an
 access is guarded by its tensor's bounds, and any other obligation (a divisor, a race, coverage) is trusted.
+A guard that asks whether any lane of a block is looked at costs more than reading: where the read is inside its tensor anyway it goes without,
+and the lanes that its author does not look at hold what is there.
 Leaves Load.proof and Store.proof: PROVED, or UNKNOWN where that is allowed.
 """
 
@@ -12,7 +14,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.obligations import Obligation
+from nsalang.obligations import Obligation, counts_lanes
 from nsalang.prover import Result, settle
 from nsalang.source import Diagnostic, NsaError, Span
 from nsalang.target import Target
@@ -37,13 +39,16 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     # A helper's text is at one place however often it is called: an access is PROVED where all that is said of its place is.
     open_ = {_place(j.result.obligation) for j in judged if j.result.obligation.kind == "range" and j.result.verdict != "PROVED"}
     settled = {_place(j.result.obligation) for j in judged if j.result.obligation.kind == "range"} - open_
+    guarded = {_place(j.result.obligation) for j in judged if not j.result.unguarded}
+    order = tuple(ir.axes_of(kernel))
 
     def rule(node: ir.Node) -> ir.Node:
         if not isinstance(node, ir.Load | ir.Store):
             return node
-        span = _position(node.span)
-        proved = all((span, node.tensor, axis) in settled for axis in range(len(node.indices)))
-        return dataclasses.replace(node, proof=PROVED if proved else UNKNOWN)
+        places = {(_position(node.span), node.tensor, axis) for axis in range(len(node.indices))}
+        if places <= settled - guarded and counts_lanes(node) and ir.join(*(i.axes for i in node.indices), order=order) == node.axes:
+            node = dataclasses.replace(node, guard=None)
+        return dataclasses.replace(node, proof=PROVED if places <= settled else UNKNOWN)
 
     return ir.rewrite(kernel, rule)
 
