@@ -11,6 +11,7 @@ from nsalang.dtypes import DType
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Names, Text
+from nsalang.lowering.tilelang_barriers import NONE, Around
 from nsalang.lowering.tilelang_bools import MOST, is_narrow
 from nsalang.lowering.tilelang_values import Values
 from nsalang.target import Target
@@ -20,7 +21,7 @@ from nsalang.target import Target
 class Buffers:
     """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
     ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix in registers behind the result or an operand of a Dot; ``unread``: what need not be computed;
-    ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks."""
+    ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks; ``around``: see tilelang_barriers."""
 
     kernel: ir.Kernel
     target: Target
@@ -38,6 +39,7 @@ class Buffers:
     pid: str = ""
     bools: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
+    around: Around = NONE
 
     @property
     def named(self) -> dict[str, str]:

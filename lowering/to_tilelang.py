@@ -14,6 +14,7 @@ from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number
 from nsalang.lowering.tilelang_ahead import Ahead, ahead
+from nsalang.lowering.tilelang_barriers import NONE, around
 from nsalang.lowering.tilelang_blocks import Blocks
 from nsalang.lowering.tilelang_bools import bool_axes
 from nsalang.lowering.tilelang_buffers import tuple_of
@@ -38,6 +39,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     nodes = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
     ranks = [len(emit.machine_axes(kernel, n.axes)) or int(isinstance(n, ir.Store) and n.mode == "add") for n in nodes]
     lanes = tuple(names.pick("ijkpuvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
+    barriers = emit.barriers(kernel)
     printer = Printer(
         kernel,
         target,
@@ -47,11 +49,12 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         Emitter(kernel),
         lanes,
         emit.assigned_twice(kernel),
-        emit.barriers(kernel),
+        barriers,
         dots.matrices(kernel),
         dots.continued(kernel),
         bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
         addresses=emit.address_names(kernel),
+        around=NONE if target.kind == "cpu" else around(kernel, barriers),
     )
     printer.emitter.depth = printer.places.depth = 3
     if shared := emit.shared_memory(kernel):
@@ -170,9 +173,11 @@ class Printer(Blocks):
 
     def statements(self, body: Sequence[ir.Stmt]) -> None:
         for statement in body:
-            if id(statement) in self.barriers:
+            if id(statement) in self.barriers | self.around.before:
                 self.emitter.line("T.sync_threads()", statement.span)
             self.statement(statement)
+            if id(statement) in self.around.behind:
+                self.emitter.line("T.sync_threads()", statement.span)
 
     def statement(self, s: ir.Stmt) -> None:
         match s:

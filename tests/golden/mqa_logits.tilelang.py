@@ -77,6 +77,7 @@ def entry():
             for i in T.Parallel(128):
                 inside_max_t_shared[i] = inside_max_t[i]
             T.reduce_max(inside_max_t_shared, inside_max, dim=0)
+            T.sync_threads()
             if inside_max[0] != 0:
                 for i, j, k2 in T.Parallel(1, 64, 128):  # mqa_logits:9
                     q_tile[j, k2] = q[s + i, j, k2]

@@ -88,6 +88,7 @@ def entry():
             for i in T.Parallel(128):
                 inside_max_t_shared[i] = inside_max_t[i]
             T.reduce_max(inside_max_t_shared, inside_max, dim=0)
+            T.sync_threads()
             if inside_max[0] != 0:
                 for i in T.Parallel(128):  # paged_mqa_logits:12
                     page[i] = T.if_then_else(t + i < L, table[b, T.truncdiv(t + i, 64)], T.int32(0))
