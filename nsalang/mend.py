@@ -11,7 +11,7 @@ from itertools import islice
 
 from nsalang import ir, smt
 from nsalang.claims import hypotheses
-from nsalang.dtypes import BOOL, I64
+from nsalang.dtypes import ALL, BOOL, I64
 from nsalang.exact import Element, Number, evaluate
 from nsalang.intervals import conjuncts
 from nsalang.lemmas import Book, bare
@@ -50,9 +50,22 @@ def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], elemen
             return _distinct(kernel, o)
         case "coverage":
             return (f"'partial({o.tensor})' before the grid, if unwritten elements may stay undefined",)
-        case "fits" if o.span is not None and (cast := re.match(r"i(8|16|32)\(", o.span.text)):
-            return (f"leave out '{cast[0]}…)': integers are exact, and the compiler chooses their width",)
+        case "fits":
+            return _narrowed(kernel, o)
     return ()
+
+
+def _narrowed(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    """A conversion that only other integers use is of no use; what memory shall hold can be clamped."""
+    written = re.fullmatch(r"(i(8|16|32))\((.*)\)", text_of(o.span), re.DOTALL)
+    if written is None:
+        return ()
+    nodes = [n for s in kernel.body for n in ir.walk(s)]
+    widened = [n.x for n in nodes if isinstance(n, ir.Cast) and n.dtype is I64 and isinstance(n.x, ir.Cast) and n.x.span == o.span]
+    if len(widened) == sum(isinstance(n, ir.Cast) and n.span == o.span and n.dtype is not I64 for n in nodes):
+        return (f"leave out '{written[1]}(…)': integers are exact, and the compiler chooses their width",)
+    dtype = ALL[written[1]]
+    return (f"'{written[1]}(clamp({written[3]}, {dtype.min}, {dtype.max}))' settles it",)
 
 
 def _settles(kernel: ir.Kernel, o: Obligation, more: list[ir.Expr]) -> bool:

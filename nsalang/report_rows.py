@@ -14,7 +14,7 @@ from nsalang.dtypes import ALL
 from nsalang.intervals import conjuncts
 from nsalang.obligations import Obligation
 from nsalang.printer import show
-from nsalang.report import VERDICTS, Assumption, Query, Report, Row, Totals
+from nsalang.report import VERDICTS, Assumption, Query, Report, Row, Totals, Verdict
 from nsalang.source import Span
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def report_on(unit: Unit, meaning: Meaning, choice: Choice, allow_unknown: bool 
     rows = [row_of(r, kernel) for r in results if told(r, kernel)]
     assumptions = assumed(kernel)
     machine: tuple[str, ...] = ()
-    masks: list[tuple[Row, int, int]] = []
+    masks: list[tuple[list[Row], int, int]] = []
     if not any(r.verdict == "REFUTED" for r in results):
         stages: dict[str, ir.Kernel] = {}
         prepare(start, meaning.target, replace(choice, exact=True, allow_unknown=True), stages.__setitem__)
         guarded, done = stages["guard"], next(reversed(stages.values()))
-        masks = [mask_row(a, guarded) for a in accesses(guarded)]
+        masks = [mask_rows(a, guarded) for a in accesses(guarded)]
         assumptions += launch_checks(done)
         machine = choices(done)
-    merged = merge([*rows, *(row for row, _, _ in masks)])
+    merged = merge([*rows, *(row for made, _, _ in masks for row in made)])
     totals = Totals(
         tuple((v, sum(r.verdict == v for r in merged)) for v in VERDICTS),
         len(masks),
@@ -265,28 +265,32 @@ def accesses(kernel: ir.Kernel) -> list[ir.Load | ir.Store]:
     return list(found.values())
 
 
-def mask_row(node: ir.Load | ir.Store, kernel: ir.Kernel) -> tuple[Row, int, int]:
-    """What an access's mask is made of; how many comparisons a compiler without a prover would make, and how many of them this one makes."""
+def mask_rows(node: ir.Load | ir.Store, kernel: ir.Kernel) -> tuple[list[Row], int, int]:
+    """What an access's mask is made of, and what a launch check saves of it; how many comparisons a compiler without a prover would make, and how
+    many of them this one makes."""
     assert node.proof is not None, f"{node.tensor} at {node.span} has no verdict"
     own = conjuncts(node.guard)
     added = [c for c in conjuncts(node.mask) if c not in own]
     terms = ["as written"] * ("author" in node.proof.mask) + [short(condition_text(c)) for c in added]
-    words = f"mask {' & '.join(terms)}" if terms else "no mask"
-    verdict = node.proof.verdict
-    match verdict:
-        case "PROVED":
-            why = "author" if node.proof.mask else "none"
-        case "HOISTED":
-            why = "launch check"
-            words = f"{words}{', no other' * bool(terms)} if {' and '.join(hoists_for(node, kernel))}"
-        case "GUARDED" | "UNKNOWN":
-            why = "guard"
-        case _:
-            assert_never(verdict)
     left = sum(any(set(c.axes) & set(i.axes) or any(n == i for n in ir.walk(c)) for c in added) for i in node.indices)
     text = node.span.text if node.span is not None else node.tensor
-    row = Row(line_of(node.span), place(text, node.tensor), words, "mask", verdict, why, span=node.span)
-    return row, len(node.indices), left
+
+    def row(words: str, verdict: Verdict, why: str) -> Row:
+        return Row(line_of(node.span), place(text, node.tensor), words, "mask", verdict, why, span=node.span)
+
+    mask = f"mask {' & '.join(terms)}" if terms else "no mask"
+    match node.proof.verdict:
+        case "PROVED":
+            rows = [row(mask, "PROVED", "author" if node.proof.mask else "none")]
+        case "HOISTED":
+            condition = " and ".join(hoists_for(node, kernel))
+            kept = [row(mask, "GUARDED", "guard")] if added else [row(mask, "PROVED", "author")] if terms else []
+            rows = [*kept, row(f"no {'other ' * bool(kept)}mask if {condition}", "HOISTED", "launch check")]
+        case "GUARDED" | "UNKNOWN" as verdict:
+            rows = [row(mask, verdict, "guard")]
+        case _ as verdict:
+            assert_never(verdict)
+    return rows, len(node.indices), left
 
 
 def hoists_for(node: ir.Load | ir.Store, kernel: ir.Kernel) -> list[str]:

@@ -129,6 +129,11 @@ def test_denials(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = run(capfd, flat, "--deny", "unknown", "--deny", "hoisted")
     assert code == 1 and "is HOISTED, which --deny hoisted refuses" in err and "N % " in err
     assert run(capfd, QUANT, "--deny", "proved")[0] == 2
+    # What a launch check leaves of a mask is not hidden behind what it saves.
+    text = "def f(x: f32[M, N], y: Out[f32[M, N]]):\n    for m, n in grid(tile(M), tile(N)):\n        y[m, n] = x[m, n]\n"
+    code, out, err = run(capfd, write(tmp_path / "copy.nsa", text), "--deny", "guarded", "--pin", "n=64")
+    assert code == 1 and err.count("is GUARDED, which --deny guarded refuses") == 2
+    assert out.count("mask m < M") == 2 and out.count("no other mask if N % 64 == 0") == 2
 
 
 # --------------------------------------------------------------------------------------------------------------------- queries
