@@ -528,6 +528,8 @@ def cases() -> Iterator[Case]:
     yield sparse_mla_fp8(2, 1, 16, 0, 64, 5)
     yield sparse_mla_fp8(0, 1, 16, 64, 64, 5)
     yield mqa_logits(300, 700, 64, clean=False)
+    yield mqa_logits(70, 5001, 64)
+    yield mqa_logits(70, 5001, 8, clean=False, hidden=False)
     yield mqa_logits(300, 700, 64, hidden=False)
     yield mqa_logits(5, 3, 64)
     yield mqa_logits(0, 5, 64)

@@ -128,8 +128,8 @@ def windows(s: int, t: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(first, dtype=torch.int32), torch.tensor(last, dtype=torch.int32)
 
 
-def mqa_logits(s: int, t: int, h: int, clean: bool, d: int = 128, hidden: bool = True) -> Case:
-    """``hidden``: only keys of the window [t // 3, 2 t // 3) are named, the others are NaN."""
+def mqa_logits(s: int, t: int, h: int, clean: bool, d: int = 128, hidden: bool = True, part: int = 2048) -> Case:
+    """``hidden``: only keys of the window [t // 3, 2 t // 3) are named, the others are NaN; ``part``: how many keys a program scores."""
     g = seeded("mqa_logits", s, t, h, d)
     q, w = normal(g, s, h, d).to(torch.float8_e4m3fn), normal(g, s, h)
     k, k_scale = quantized(normal(g, t, d))
@@ -143,7 +143,7 @@ def mqa_logits(s: int, t: int, h: int, clean: bool, d: int = 128, hidden: bool =
     def check(out: Tensor) -> str:
         return ref.logits_complaint(out if clean else torch.where(wanted == -math.inf, wanted, out), wanted)
 
-    arguments = {"q": q, "k": k, "k_scale": k_scale, "w": w, "first": first, "last": last, "clean": clean}
+    arguments = {"q": q, "k": k, "k_scale": k_scale, "w": w, "first": first, "last": last, "clean": clean, "C": part}
     return Case("mqa_logits", arguments, check)
 
 

@@ -36,6 +36,8 @@ SMALL: dict[str, Callable[[], made.Case]] = {
     **{f"mqa_logits H = {h}": lambda h=h: made.mqa_logits(9, 45, h, True, 32) for h in (1, 8, 12, 16, 40, 64, 128)},  # type: ignore[misc]
     "mqa_logits unclean": lambda: made.mqa_logits(15, 45, 8, False, 32),
     "mqa_logits all windows": lambda: made.mqa_logits(15, 33, 8, True, 32, hidden=False),
+    "mqa_logits in parts": lambda: made.mqa_logits(15, 45, 8, True, 32, part=16),
+    "mqa_logits unclean in parts": lambda: made.mqa_logits(15, 45, 8, False, 32, hidden=False, part=16),
     "mqa_logits fewer keys than a tile": lambda: made.mqa_logits(5, 3, 8, True, 32, hidden=False),
     "mqa_logits no tokens": lambda: made.mqa_logits(0, 5, 8, True, 32),
     "mqa_logits no keys": lambda: made.mqa_logits(3, 0, 8, True, 32),
@@ -78,6 +80,7 @@ BOTH = (
     "fp8_index H = 12",
     "mqa_logits H = 8",
     "mqa_logits unclean",
+    "mqa_logits in parts",
     "paged_mqa_logits",
     "paged_mqa_logits page 1",
     "sparse_mla H = 8",
