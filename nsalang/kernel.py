@@ -276,8 +276,10 @@ class Module:
     """The kernels and programs of one file, by name as attributes."""
 
     def __init__(self, file: syntax.File) -> None:
+        from nsalang.missing_grid import check_grids
         from nsalang.typecheck import kernel_names, program_names
 
+        check_grids(file)
         kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
         found = {name: Program(Unit(file, name), kernels) for name in program_names(file)}
         self._entries: dict[str, Kernel | Program] = {

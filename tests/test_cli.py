@@ -114,6 +114,32 @@ def test_diagnostics_are_1(capfd: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert run(capfd, "compile", tmp_path / "none.nsa")[0] == 1
 
 
+COMMANDS_ON_A_FILE = (["prove"], ["compile"], ["compile", "--emit", "ast"], ["show"], ["run"], ["bench"], ["bench", "--compile-time"])
+
+
+@pytest.mark.parametrize("command", COMMANDS_ON_A_FILE, ids=" ".join)
+def test_a_missing_grid_and_a_missing_kernel_are_1(command: list[str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "k.nsa"
+    for loop, help in (
+        ("gird(tile(M))", "did you mean 'grid'?"),
+        ("tile(M)", "a kernel's outermost loop runs over grid(…): grid(tile(M))"),
+    ):
+        path.write_text(f"def f(x: f32[M], y: Out[f32[M]]):\n    for m in {loop}:\n        y[m] = x[m]\n")
+        code, out, err = run(capfd, command[0], path, *command[1:])
+        assert (code, out) == (1, "") and err.count("error[") == 1 and "error[NSA0314]: 'f' has no grid" in err
+        assert f"{path}:2:14" in err and f"= help: {help}" in err
+    path.write_text("def half(x):\n    return x / 2\n")
+    code, out, err = run(capfd, command[0], path, *command[1:])
+    assert (code, out) == (1, "") and err.count("error[") == 1 and f"error[NSA0207]: {path} has no kernel" in err
+
+
+def test_a_program_that_calls_itself_is_found(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "p.nsa"
+    path.write_text("def p(x: f32[M], y: Out[f32[M]]):\n    p(x, y=y)\n")
+    code, _, err = run(capfd, "prove", path)
+    assert code == 1 and "error[NSA0337]: 'p' calls itself" in err
+
+
 def test_errors_as_json_before_or_after_the_command(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for arguments in (
         ["--error-format", "json", "compile", tmp_path / "none.nsa"],

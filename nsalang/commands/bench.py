@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsalang.commands.settings import define_options, meaning_of, pairs
+from nsalang.commands.settings import define_options, meaning_of, no_kernel, pairs
 from nsalang.commands.terminal import Session, session_options
 from nsalang.driver import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
 from nsalang.target import Target, parse_target
@@ -117,13 +117,18 @@ def compile_times(
     paths: list[Path], raw: dict[str, str], target: str, backends: list[Backend], repeat: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """For each kernel and backend: milliseconds of each stage in the quickest of ``repeat`` rounds, and of the whole first round."""
+    from nsalang.missing_grid import check_grids
     from nsalang.parser import parse, read_source
     from nsalang.typecheck import kernel_names
 
     device = parse_target(target)
     rows: list[dict[str, Any]] = []
     for path in paths:
-        for name in kernel_names(parse(read_source(path))):
+        tree = parse(read_source(path))
+        check_grids(tree)
+        if not (names := kernel_names(tree)):
+            raise no_kernel(str(path), "a kernel is a def with one 'for … in grid(…)'")
+        for name in names:
             for backend in backends:
                 say(f"compiling {name} by {backend}")
                 rounds = [_round(path, name, raw, device, backend) for _ in range(max(1, repeat))]
