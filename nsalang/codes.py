@@ -107,6 +107,7 @@ CODES: dict[str, str] = {
     "NSA0605": "a device or a tool that is needed and not there",
     "NSA0606": "a kind of output that does not exist, or not for this backend and target",
     "NSA0607": "an unknown backend",
+    "NSA0608": "a tensor, or the values of a run, for which there is not enough memory",
     "NSA0701": "the cache directory cannot be used",
     "NSA0702": "the disk is full",
     "NSA0703": "a file does not exist",

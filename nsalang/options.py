@@ -138,6 +138,21 @@ def device_target(kind: str, index: int) -> Target:
     return Target("cuda", f"sm_{max(fits)}")
 
 
+def check_here(target: Target) -> None:
+    """Raises NSA0605 where this machine has no device on which code for a target runs."""
+    if target.kind == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NsaError.at(
+            "NSA0605",
+            f"code for {target} runs on such a device, and torch sees none here",
+            help=f"target cpu runs here; 'nsalang compile --target {target}' makes code without running it",
+        )
+    check_device(target, torch.device("cuda", torch.cuda.current_device()))
+
+
 def check_device(target: Target, device: torch.device) -> None:
     """Raises NSA0605 where code for a target cannot run on the device on which the arguments lie."""
     here = device_target(device.type, device.index or 0)

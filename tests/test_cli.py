@@ -14,10 +14,12 @@ from typing import Any
 
 import click
 import pytest
+import torch
 
 from nsalang import cli
 from nsalang.commands import fmt
 from nsalang.commands.files import write_files
+from nsalang.memory import enough_memory
 from nsalang.parser import parse, read_source
 from nsalang.source import NsaError
 from nsalang.typecheck import kernel_names
@@ -370,7 +372,6 @@ def test_run_within_bounds(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_run_with_files(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     import numpy
-    import torch
 
     torch.save({"a": torch.arange(5.0), "other": torch.zeros(1)}, tmp_path / "a.pt")
     numpy.savez(tmp_path / "b.npz", b=numpy.full(5, 2, numpy.float32))
@@ -393,6 +394,40 @@ def test_run_says_where_a_kernel_leaves_its_tensors(capfd: pytest.CaptureFixture
     bad.write_text("def f(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = x[n + 1]\n")
     code, _, err = run(capfd, "run", bad, "-D", "N=8", "-t", "cpu")
     assert code == 1 and "error[NSA0520]" in err and "x[8]" in err and f"{bad}:3" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
+@pytest.mark.parametrize("command", ["run", "bench"])
+@pytest.mark.parametrize("target", ["cuda:sm_90", "hip:gfx942"])
+def test_a_target_that_is_not_here(command: str, target: str, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, command, ADD, "-D", "N=8", "-t", target)
+    assert (code, out) == (1, "") and err.count("error[") == 1
+    assert f"error[NSA0605]: code for {target} runs on such a device, and torch sees none here" in err
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_sizes_for_which_there_is_no_memory(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for size in (10**8, 10**10):  # beyond memory, and beyond what 64 bits count
+        code, out, err = run(capfd, command, SOFTMAX, "-D", f"M={size},N={size}", "-t", "cpu")
+        assert (code, out) == (1, "") and err.count("error[") == 1
+        assert f"error[NSA0608]: there is not enough memory for 'x', f32[{size}, {size}]: {4 * size * size:,} bytes" in err
+
+
+def test_no_memory_for_what_a_kernel_makes(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "outer.nsa"
+    text = "def outer(x: f32[M], w: f32[N], y: Out[f32[M, N]]):\n    for m in grid(tile(M)):\n        for n in tile(N):\n            y[m, n] = x[m] * w[n]\n"
+    path.write_text(text)
+    sizes = "M=10000000,N=10000000"
+    code, _, err = run(capfd, "run", path, "-D", sizes, "-t", "cpu", "-b", "tilelang")
+    assert code == 1 and "error[NSA0608]: there is not enough memory for what 'outer' makes by interpreter" in err
+    assert "torch tried to allocate 400000000000000 bytes" in err
+    code, _, err = run(capfd, "bench", path, "-D", sizes, "-t", "cpu", "-b", "tilelang")
+    assert code == 1 and "error[NSA0608]: there is not enough memory for what 'outer' makes with M=10000000 N=10000000" in err
+
+
+def test_other_errors_of_torch_are_not_about_memory() -> None:
+    with pytest.raises(RuntimeError, match="some other fault"), enough_memory("'x'"):
+        raise RuntimeError("some other fault")
 
 
 def test_run_fails_when_a_backend_is_wrong(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

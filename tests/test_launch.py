@@ -647,6 +647,10 @@ def test_call_options() -> None:
     refused("NSA0601", lambda: K.add(X, X, target="cuda:sm_1"), "sm_1")
     refused("NSA0607", lambda: K.add(X, X, backend="cutlass"), "'cutlass'")
     refused("NSA0605", lambda: K.add(X, X, target="cuda:sm_90"), "cpu", "cuda:sm_90")
+    if not torch.cuda.is_available():  # without a tensor the target says which device it is
+        kernel = nsalang.load_text("def k(y: Out[f32[N]], N: i32):\n    for n in grid(tile(N)):\n        y[n] = 1.0\n").k
+        refused("NSA0605", lambda: kernel(4, target="cuda:sm_90"), "cpu", "cuda:sm_90")
+        assert kernel.interpret(4, target="cuda:sm_90").tolist() == [1.0] * 4
     for option in ("deterministic", "check", "allow"):
         refused("NSA0519", lambda option=option: K.add(X, X, **{option: "x"}), option)  # type: ignore[misc]
     refused("NSA0519", lambda: K.add.compile(target="cpu", allow="everything"), "allow")  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ import click
 from nsalang.commands.settings import define_options, meaning_of, no_kernel, pairs
 from nsalang.commands.terminal import Session, session_options
 from nsalang.driver import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
+from nsalang.memory import enough_memory
+from nsalang.options import check_here
 from nsalang.target import Target, parse_target
 
 if TYPE_CHECKING:
@@ -59,8 +61,10 @@ def command(
     from nsalang.commands.run import here
 
     device = parse_target(target or here())
+    check_here(device)
     case = case_of(files[0], files[1] if len(files) == 2 else None, defines, present, without, (), seed, device)
-    row = _bench(session, case, [choose_backend(b, device) for b in BACKENDS if backend in (b, "both")], events)
+    with enough_memory(f"what '{case.kernel.unit.name}' makes with {case.sizes}"):
+        row = _bench(session, case, [choose_backend(b, device) for b in BACKENDS if backend in (b, "both")], events)
     if as_json:
         click.echo(json.dumps(row, indent=1))
         return

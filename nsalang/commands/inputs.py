@@ -12,6 +12,7 @@ import click
 from nsalang import extents, ir
 from nsalang.commands.settings import const_settings, one_kernel, pairs, present_of, sort_out
 from nsalang.dtypes import BOOL, DType
+from nsalang.memory import described, enough_memory
 from nsalang.signature import Parameter, Setting, Signature
 from nsalang.source import NsaError
 
@@ -240,7 +241,9 @@ def random_arguments(
                 shape = tuple(int(extents.evaluate(e, dims, scalars)) for e in parameter.shape)
                 if min(shape, default=0) < 0:
                     raise click.UsageError(f"with these sizes '{parameter.name}' would have the shape {list(shape)}")
-                found[parameter.name] = random_tensor(dtype_of(parameter, constants), shape, generator, limits.get(parameter.name))
+                dtype = dtype_of(parameter, constants)
+                with enough_memory(described(parameter.name, dtype.name, shape, dtype.bytes)):
+                    found[parameter.name] = random_tensor(dtype, shape, generator, limits.get(parameter.name))
         elif parameter.kind == "scalar":
             dtype = dtype_of(parameter, constants)
             if parameter.name in scalars:
