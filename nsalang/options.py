@@ -110,6 +110,15 @@ def pins_of(schedule: object) -> tuple[ir.Pin, ...]:
     return tuple(sorted((str(n), v) for n, v in pairs.items() if isinstance(v, int | str)))
 
 
+def tile_of(kernel: str, tile: object) -> int | dict[str, int] | None:
+    """The option ``tile`` of ``interpret``: one length, or one for each axis. Raises NSA0519 for anything else."""
+    if tile is None or (type(tile) is int and tile > 0):
+        return tile
+    if isinstance(tile, Mapping) and all(isinstance(n, str) and type(v) is int and v > 0 for n, v in tile.items()):
+        return dict(tile)
+    raise NsaError.at("NSA0519", f"the option 'tile' of '{kernel}' takes a positive integer, or one for each axis by name, not {tile!r}")
+
+
 @functools.cache
 def device_target(kind: str, index: int) -> Target:
     """The target that a device is. Raises NSA0605 for a device that no known target fits."""

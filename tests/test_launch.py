@@ -657,6 +657,15 @@ def test_call_options() -> None:
     refused("NSA0402", lambda: K.add(X, X, autotune="x"), "autotune", "part")
 
 
+def test_options_of_the_other_calls() -> None:
+    for tile in (0, -1, True, "x", 2.0, {"m": 0}, {"m": "4"}, {3: 4}):
+        refused("NSA0519", lambda tile=tile: K.add.interpret(X, X, tile=tile), "'tile'", repr(tile))  # type: ignore[misc]
+    assert torch.equal(K.add.interpret(X, X, tile={"m": 1, "n": 3}), X + X)
+    refused("NSA0504", lambda: nsalang.load_text(None), "load_text", "NoneType")  # type: ignore[arg-type]
+    assert K.add.compile(backend="triton").key == K.add.compile(target="cuda:sm_90", backend="triton").key
+    refused("NSA0601", lambda: K.add.compile(target=3), "3")  # type: ignore[arg-type]
+
+
 def test_the_exact_variant_runs_where_what_it_hoists_holds(engine: Engine) -> None:
     """Two facts are one choice: all of them hold, or the guarded variant runs."""
     columns, rows = (ir.binary("mod", ir.Dim(I64, (), d), ir.const(4)) for d in "NM")
