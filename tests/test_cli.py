@@ -142,6 +142,29 @@ def test_a_program_that_calls_itself_is_found(capfd: pytest.CaptureFixture[str],
     assert code == 1 and "error[NSA0337]: 'p' calls itself" in err
 
 
+SCALE = ROOT / "examples/residual_scale.py"
+
+
+def test_a_python_file_is_taken_as_a_text_is(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capfd, "compile", SCALE, "-b", "triton")
+    assert (code, err) == (0, "") and "def residual_scale" in out
+    assert run(capfd, "compile", SCALE, "residual_scale", "--emit", "ast")[1].startswith("Function")
+    assert "# ---- triton: typecheck" in run(capfd, "show", SCALE)[1]
+    code, out, err = run(capfd, "run", SCALE, "-D", "M=3,N=20", "-t", "cpu", "-b", "tilelang")
+    assert code == 0 and "60 of 60" in out, err
+    code, out, err = run(capfd, "bench", SCALE, "-D", "M=3,N=20", "-t", "cpu", "-b", "tilelang", "--json")
+    assert code == 0 and json.loads(out)["kernel"] == "residual_scale", err
+    for arguments in (["compile", SCALE, "residual"], ["run", SCALE, "residual"], ["bench", "--compile-time", SCALE]):
+        code, out, err = run(capfd, *arguments)
+        assert (code, out) == (2, "") and "residual_scale" in err
+    two = tmp_path / "two.py"
+    two.write_text(
+        SCALE.read_text().replace("def main", SCALE.read_text().split("\n\n\n")[1].replace("residual_scale", "other") + "\n\ndef main")
+    )
+    code, _, err = run(capfd, "run", two, "-D", "M=3,N=20", "-t", "cpu")
+    assert code == 2 and "has 2 kernels: say which (residual_scale, other)" in err
+
+
 def test_errors_as_json_before_or_after_the_command(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for arguments in (
         ["--error-format", "json", "compile", tmp_path / "none.nsa"],

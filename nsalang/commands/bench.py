@@ -45,6 +45,8 @@ def command(
     """nsalang bench FILE [KERNEL] -D M=4096,N=16384 times a kernel; nsalang bench --compile-time [FILES] times the compiler."""
     raw = pairs(defines, "-D")
     if compile_time:
+        if python := [f for f in files if f.endswith(".py")]:
+            raise click.UsageError(f"--compile-time begins with the text of a .nsa file, and {python[0]} is a Python file")
         paths = [Path(f) for f in files] or examples()
         with session.progress("compiling") as say:
             rows = compile_times(paths, raw, target or "cuda:sm_90", [b for b in BACKENDS if backend in (b, "both")], repeat, say)

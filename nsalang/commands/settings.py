@@ -17,7 +17,7 @@ from nsalang.source import NsaError
 
 if TYPE_CHECKING:
     from nsalang.driver import Meaning
-    from nsalang.kernel import Entry
+    from nsalang.kernel import Entry, Kernel, Program
     from nsalang.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,11 +142,26 @@ def no_kernel(file: str, help: str) -> NsaError:
     return NsaError.at("NSA0207", f"{file} has no kernel", help=help)
 
 
-def one_kernel(file: syntax.File, name: str | None) -> str:
+def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:
+    """The kernel named, or all of a ``.nsa`` file, or of a Python file, which is imported. Raises UsageError for an unknown name, and as
+    ``kernels_of``."""
+    if file.endswith(".py"):
+        from nsalang.commands.python_files import python_kernels
+
+        return python_kernels(file, name)
+    from nsalang.kernel import Module
+    from nsalang.parser import parse, read_source
+
+    tree = parse(read_source(file))
+    module = Module(tree)
+    return [getattr(module, known) for known in kernels_of(tree, name)]
+
+
+def kernel_in(file: str, name: str | None) -> Kernel | Program:
     """The kernel or program named, or the only one of a file."""
-    found = kernels_of(file, name)
+    found = kernels_in(file, name)
     if len(found) != 1:
-        raise click.UsageError(f"{file.source.name} has {len(found)} kernels: say which ({', '.join(found)})")
+        raise click.UsageError(f"{file} has {len(found)} kernels: say which ({', '.join(k.unit.name for k in found)})")
     return found[0]
 
 
