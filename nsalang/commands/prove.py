@@ -16,7 +16,7 @@ from nsalang.commands.files import write_files
 from nsalang.commands.settings import (
     const_settings,
     define_options,
-    kernels_of,
+    kernels_in,
     known_to,
     pairs,
     pin_option,
@@ -31,7 +31,7 @@ from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target, parse_target
 
 if TYPE_CHECKING:
-    from nsalang.kernel import Entry, Kernel, Program
+    from nsalang.kernel import Entry
 
 MOST_VARIANTS = 16
 """Combinations of bools and optional parameters that one command proves of one kernel."""
@@ -86,7 +86,7 @@ def command(
 ) -> None:  # fmt: skip
     """Prove KERNEL (or program) of FILE, or all that it has, for all sizes that their requirements allow.
 
-    Const parameters are at their defaults; bools and optional parameters are taken in every combination (at most 16) that -D, --with and
+    Const and dtype parameters are at their defaults; bools and optional parameters are taken in every combination (at most 16) that -D, --with and
     --without leave open. Exit code 1 where an access is refuted, unknown (but see --allow) or denied.
     """
     device = parse_target(target)
@@ -129,20 +129,6 @@ def command(
 # -------------------------------------------------------------------------------------------------------------------- variants
 
 
-def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:
-    """The kernel named, or all of a ``.nsa`` file, or of a Python file, which is imported. Raises UsageError for an unknown name."""
-    if file.endswith(".py"):
-        from nsalang.commands.python_files import python_kernels
-
-        return python_kernels(file, name)
-    from nsalang.kernel import Module
-    from nsalang.parser import parse, read_source
-
-    tree = parse(read_source(file))
-    module = Module(tree)
-    return [getattr(module, known) for known in kernels_of(tree, name)]
-
-
 def meanings(
     kernel: Entry, raw: dict[str, str], present: Sequence[str], without: Sequence[str], target: Target, several: bool
 ) -> list[Meaning]:
@@ -153,7 +139,7 @@ def meanings(
     signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
     given = sort_out(raw, signature)
     for parameter in signature.parameters:
-        if parameter.kind == "dtype" and parameter.name not in given.constants:
+        if parameter.kind == "dtype" and parameter.name not in given.constants and not parameter.has_default:
             raise NsaError.at(
                 "NSA0517",
                 f"the dtype '{parameter.name}' of '{signature.name}' is not given",

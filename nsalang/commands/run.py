@@ -10,6 +10,7 @@ import click
 from nsalang.commands.settings import define_options
 from nsalang.commands.terminal import Session, report, session_options
 from nsalang.driver import BACKENDS, choose_backend
+from nsalang.options import check_here
 from nsalang.target import parse_target
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def command(
     from nsalang.commands.inputs import case_of, save_outputs
 
     device = parse_target(target or here())
+    check_here(device)
     engines = ["interpreter", *(choose_backend(b, device) for b in BACKENDS if backend in (b, "both"))]
     case = case_of(file, kernel, defines, present, without, inputs, seed, device)
     with session.progress(f"running {case.kernel.unit.name} for {device}") as say:
