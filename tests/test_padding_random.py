@@ -129,7 +129,7 @@ def test_scans_and_positions(value: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reduction", [*REDUCTIONS, "scan"])
-@settings(QUICK, max_examples=400)
+@settings(QUICK, max_examples=150)
 @given(value=VALUES, axes=st.sampled_from(list(AXES)), named=st.booleans())
 def test_many(reduction: str, value: str, axes: str, named: bool) -> None:
     if reduction == "scan":

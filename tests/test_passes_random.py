@@ -142,7 +142,7 @@ def test_floats(reduction: str, expression: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["", "max", "min", "absmax"])
-@settings(COMMON, max_examples=400)
+@settings(COMMON, max_examples=150)
 @given(expression=st.one_of(INTEGERS.map(lambda e: (e, "i64")), FLOATS.map(lambda e: (e, "f32"))))
 def test_many(reduction: str, expression: tuple[str, str]) -> None:
     compare(body(*expression, reduction))
