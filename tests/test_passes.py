@@ -333,6 +333,40 @@ def gather(x: f32[T, D], idx: i32[S, K], y: Out[f32[S, D]], D: const = 6):
     assert len(parts) == 3 and len(_terms(load.mask)) == 3, "live, k's tail, and c's tail (6 of 8 lanes)"
 
 
+WINDOW = """
+def window(x: f32[T], first: i32[S], last: i32[S], at: i32[T], y: Out[f32[S, T]], C: const = 8):
+    for s, c in grid(tile(S), cdiv(T, C)):
+        begin, end = c * C, minimum(c * C + C, T)
+        lo = clamp(min(first[s], axis=s), begin, end)
+        hi = clamp(max(last[s], axis=s), lo, end)
+        for t in tile(lo, hi):
+            y[s, t] = where((first[s] <= t) & (t < last[s]), READ, -1)
+        for t in tile(begin, lo):
+            y[s, t] = -1
+        for t in tile(hi, end):
+            y[s, t] = -1
+"""
+
+
+@pytest.mark.parametrize(
+    ("read", "guards"),
+    [
+        ("x[t]", {"x": False}),
+        ("x[clamp(t + last[s], 0, T - 1)]", {"x": True}),  # it has the lanes that the guard is about
+        ("where((0 <= at[t]) & (at[t] < T), x[at[t]], 0)", {"x": True, "at": False}),
+        ("x[clamp(t, 0, T - 1)] + f32(s)", {"x": False}),
+    ],
+)
+def test_a_guard_that_counts_lanes_goes_where_the_access_is_inside_anyway(read: str, guards: dict[str, bool]) -> None:
+    """A row of x is read by a block of rows of y, some of which look at it: TileLang has no layout for that question."""
+    text = WINDOW.replace("READ", read)
+    first, last_ = torch.tensor([0, 9, 30, -5, 7], dtype=torch.int32), torch.tensor([4, 21, 2, 50, 7], dtype=torch.int32)
+    at = torch.tensor([-1, 40, *range(21)], dtype=torch.int32)
+    check(typed(text), {"T": 23, "S": 5}, pins={"s": 2, "t": 4}, tensors={"first": first, "last": last_, "at": at})
+    found = {n.tensor: n.guard for n in ir.walk(stages(typed(text), "cuda:sm_90", "triton", False, {})[2][1]) if isinstance(n, ir.Load)}
+    assert {name: found[name] is not None for name in guards} == guards
+
+
 def _terms(mask: ir.Expr | None) -> list[ir.Expr]:
     if isinstance(mask, ir.Binary) and mask.op == "and":
         return _terms(mask.a) + _terms(mask.b)
