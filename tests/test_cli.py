@@ -246,6 +246,15 @@ def test_compile_takes_pinned_places(capfd: pytest.CaptureFixture[str]) -> None:
     assert code == 1 and "error[NSA0409]" in err
 
 
+@pytest.mark.parametrize("command", [["run"], ["bench"], ["bench", "--compile-time", "--repeat", "1"]])
+def test_run_and_bench_take_pins(command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    sizes = [] if "--compile-time" in command else ["-D", "N=9", "-t", "cpu"]
+    code, out, err = run(capfd, *command, ADD, *sizes, "-b", "tilelang", "--pin", "n=32")
+    assert code == 0 and "tilelang" in out, err
+    code, _, err = run(capfd, *command, ADD, *sizes, "-b", "tilelang", "--pin", "q=32")
+    assert code == 1 and "error[NSA0409]" in err and "'q'" in err
+
+
 def test_a_failed_compile_leaves_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     both = tmp_path / "both.nsa"
     both.write_text(ADD.read_text() + "\n\n" + ADD.read_text().replace("vector_add", "wrong").replace("b[n]", "b[m]"))
