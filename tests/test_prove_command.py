@@ -71,6 +71,10 @@ def test_what_must_be_given_is_named_with_its_option(capfd: pytest.CaptureFixtur
     code, out, err = run(capfd, generic)
     assert (code, out) == (1, "") and "error[NSA0517]" in err and "-D T=" in err
     assert run(capfd, generic, "-D", "T=bf16")[0] == 0
+    generic.write_text(generic.read_text().replace("T: dtype", "T: dtype = f16"))
+    for given, shown in (((), "f16"), (("-D", "T=bf16"), "bf16")):
+        code, out, _ = run(capfd, generic, *given)
+        assert code == 0 and out.startswith(f"f (T={shown}) for cuda:sm_90")
     text = "def f(x: f32[N, D], y: Out[f32[N, D]]):\n    d = span(D)\n    for n in grid(N):\n        y[n, d] = x[n, d]\n"
     spans = write(tmp_path / "s.nsa", text)
     code, out, err = run(capfd, spans)

@@ -86,7 +86,7 @@ def command(
 ) -> None:  # fmt: skip
     """Prove KERNEL (or program) of FILE, or all that it has, for all sizes that their requirements allow.
 
-    Const parameters are at their defaults; bools and optional parameters are taken in every combination (at most 16) that -D, --with and
+    Const and dtype parameters are at their defaults; bools and optional parameters are taken in every combination (at most 16) that -D, --with and
     --without leave open. Exit code 1 where an access is refuted, unknown (but see --allow) or denied.
     """
     device = parse_target(target)
@@ -153,7 +153,7 @@ def meanings(
     signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
     given = sort_out(raw, signature)
     for parameter in signature.parameters:
-        if parameter.kind == "dtype" and parameter.name not in given.constants:
+        if parameter.kind == "dtype" and parameter.name not in given.constants and not parameter.has_default:
             raise NsaError.at(
                 "NSA0517",
                 f"the dtype '{parameter.name}' of '{signature.name}' is not given",
