@@ -1,4 +1,7 @@
-"""What the documents show is what the tools print: blocks under ``<!-- prints: … -->``, ``<!-- errors: … -->`` and ``<!-- text: FILE -->``."""
+"""What the documents show is what the tools print: blocks under ``<!-- prints: … -->``, ``<!-- errors: … -->`` and ``<!-- text: FILE -->``.
+
+And what they list is what there is: commands, modules, functions, links.
+"""
 
 from __future__ import annotations
 
@@ -44,3 +47,23 @@ def test_every_marker_has_its_block() -> None:
     for name in DOCUMENTS:
         text = (ROOT / name).read_text()
         assert len(BLOCK.findall(text)) == len(re.findall(r"<!-- (?:prints|errors|text):", text))
+
+
+def test_the_page_on_kernels_proves_every_example(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    commands = re.findall(r"^nsalang prove (examples/\S+)(.*)$", (ROOT / "docs/kernels.md").read_text(), re.MULTILINE)
+    there = [p for p in Path("examples").iterdir() if p.suffix in (".nsa", ".py") and p.name != "__init__.py"]
+    assert sorted(file for file, _ in commands) == sorted(map(str, there))
+    for file, options in commands:
+        code = cli.main(["prove", file, *options.split(), "--quiet"])
+        out, err = capfd.readouterr()
+        assert code == 0 and "PROVED" in out and "UNKNOWN" not in out, (file, err)
+
+
+def test_the_page_on_kernels_says_how_long_they_are() -> None:
+    lengths: list[int] = []
+    for path in (ROOT / "examples").glob("*.nsa"):
+        for text in re.split(r"^(?=def )", path.read_text(), flags=re.MULTILINE)[1:]:
+            head = re.split(r"^(?=[A-Z#])", text, flags=re.MULTILINE)[0]
+            lengths.append(sum(1 for line in head.splitlines() if line.strip() and not line.strip().startswith("#")))
+    assert f"No kernel is longer than {max(lengths)} lines" in (ROOT / "docs/kernels.md").read_text()
