@@ -5,12 +5,14 @@ And what they list is what there is: commands, modules, functions, links.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from nsalang import cli
+from nsalang.bench_report import markdown
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- (prints|errors|text): (.+?) -->\n\n```(\w*)\n(.*?)\n```\n", re.DOTALL)
@@ -67,3 +69,8 @@ def test_the_page_on_kernels_says_how_long_they_are() -> None:
             head = re.split(r"^(?=[A-Z#])", text, flags=re.MULTILINE)[0]
             lengths.append(sum(1 for line in head.splitlines() if line.strip() and not line.strip().startswith("#")))
     assert f"No kernel is longer than {max(lengths)} lines" in (ROOT / "docs/kernels.md").read_text()
+
+
+def test_the_page_of_benchmarks_is_made_of_its_files() -> None:
+    made = markdown([json.loads(p.read_text()) for p in sorted((ROOT / "docs/benchmarks").glob("*.json"))])
+    assert (ROOT / "docs/benchmarks.md").read_text() == made
