@@ -74,3 +74,12 @@ def test_the_page_on_kernels_says_how_long_they_are() -> None:
 def test_the_page_of_benchmarks_is_made_of_its_files() -> None:
     made = markdown([json.loads(p.read_text()) for p in sorted((ROOT / "docs/benchmarks").glob("*.json"))])
     assert (ROOT / "docs/benchmarks.md").read_text() == made
+
+
+def test_the_page_on_architecture_names_every_module() -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / "docs/architecture.md").read_text(), flags=re.DOTALL)
+    named = {code.split("/")[-1].removesuffix(".py") for code in re.findall(r"`([^`\n]+)`", text)}
+    folders = ("nsalang", "nsalang/ops", "nsalang/toolchain", "passes", "lowering")
+    modules = {p.stem for folder in folders for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("__")}
+    shared = {p.stem for p in (ROOT / "nsalang/commands").glob("*.py") if not p.stem.startswith("__")} - set(cli.COMMANDS)
+    assert modules | shared <= named
