@@ -20,6 +20,7 @@ from nsalang.commands import fmt
 from nsalang.commands.files import write_files
 from nsalang.parser import parse, read_source
 from nsalang.source import NsaError
+from nsalang.target import KNOWN
 from nsalang.typecheck import kernel_names
 
 ROOT = Path(__file__).parent.parent
@@ -333,7 +334,9 @@ def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capfd, "doctor", "--json")
     found = json.loads(out)
     assert code == 0 and {"torch", "triton", "tilelang", "python"} <= set(found["versions"])
-    assert {row["target"] for row in found["works"]} >= {"cuda:sm_90", "hip:gfx942", "cpu"}
+    works = {row["target"]: (row["triton"], row["tilelang"]) for row in found["works"]}
+    assert tuple(works) == KNOWN
+    assert works["hip:gfx942"] == ("compiles", "makes HIP source") and works["cpu"] == ("runs", "runs")
 
 
 # ------------------------------------------------------------------------------------------------------------------------- run

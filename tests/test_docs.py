@@ -13,6 +13,7 @@ import pytest
 
 from nsalang import cli
 from nsalang.bench_report import markdown
+from nsalang.target import KNOWN
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- (prints|errors|text): (.+?) -->\n\n```(\w*)\n(.*?)\n```\n", re.DOTALL)
@@ -83,3 +84,8 @@ def test_the_page_on_architecture_names_every_module() -> None:
     modules = {p.stem for folder in folders for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("__")}
     shared = {p.stem for p in (ROOT / "nsalang/commands").glob("*.py") if not p.stem.startswith("__")} - set(cli.COMMANDS)
     assert modules | shared <= named
+
+
+def test_the_page_on_developing_lists_the_targets() -> None:
+    section = (ROOT / "docs/developing.md").read_text().split("## Targets\n")[1].split("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)) == KNOWN
