@@ -160,7 +160,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         ]
         for title, (columns, rows) in tables(result):
             out += [f"### {title}", "", f"| {' | '.join(columns)} |", f"|{'--|' * len(columns)}"]
-            out += [f"| {' | '.join(row)} |" for row in rows]
+            out += [f"| {' | '.join(row)} |".replace("](", "]\\(") for row in rows]  # kernel[grid](...) is no link
             out += [""]
         out += [f"- Failed: {f['of']} {f['family']}: {f['why']}." for f in result["failed"]]
         if result["failed"]:

@@ -5,13 +5,14 @@ And what they list is what there is: commands, modules, functions, links.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from nsalang import cli
+from nsalang import cli, ops
 from nsalang.bench_report import markdown
 from nsalang.target import KNOWN
 
@@ -89,3 +90,29 @@ def test_the_page_on_architecture_names_every_module() -> None:
 def test_the_page_on_developing_lists_the_targets() -> None:
     section = (ROOT / "docs/developing.md").read_text().split("## Targets\n")[1].split("\n## ")[0]
     assert tuple(re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)) == KNOWN
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_the_page_on_operators_has_every_argument(name: str) -> None:
+    """In the order of the signature, with its defaults where they are constants; `*` before what is given by name."""
+    section = (ROOT / "docs/ops.md").read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
+    rows = [cells.split(" | ")[0] for cells in re.findall(r"^\| (.*`.*) \|$", section, re.MULTILINE)]
+    told = [(argument, row.startswith("* "), row) for row in rows for argument in re.findall(r"`(\w+)`", row)]
+    parameters = [p for p in inspect.signature(getattr(ops, name)).parameters.values() if p.name != "backend"]
+    assert [(a, by_name) for a, by_name, _ in told] == [(p.name, p.kind is p.KEYWORD_ONLY) for p in parameters]
+    for (_, _, row), parameter in zip(told, parameters, strict=True):
+        assert (" = " in row) == (parameter.default is not parameter.empty)
+        if parameter.default not in (parameter.empty, None):
+            assert f" = {parameter.default}".replace("'", '"') in row or f' = "{parameter.default}"' in row
+    assert f"[`{name}`](#{name})" in (ROOT / "docs/ops.md").read_text()
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for file, _, anchor in (link.partition("#") for link in re.findall(r"\]\(((?!https?:)[^)\s]+)\)", text)):
+            target = (page.parent / file).resolve() if file else page
+            assert target.exists(), (page.name, file)
+            if anchor:
+                titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+                assert anchor in {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}, (page.name, file, anchor)
