@@ -24,9 +24,21 @@ UNTOUCHED = -(2**63) + 0x6E7361
 """What an element of the tensor of checks holds until a check fails; no index is meant to be this."""
 
 
+SWITCH = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("", "0", "false", "no", "off"), False)}
+"""What the environment variable can be, in any case."""
+
+
 def wanted(option: bool | None) -> bool:
-    """Whether a call is checked: as its option says, else as the environment says at this moment."""
-    return os.environ.get(VARIABLE, "0") not in ("", "0") if option is None else option
+    """Whether a call is checked: as its option says, else as the environment says at this moment. Raises NSA0519 for what it does not take."""
+    if option is not None:
+        return option
+    value = os.environ.get(VARIABLE, "")
+    found = SWITCH.get(value.lower())
+    if found is None:
+        raise NsaError.at(
+            "NSA0519", f"the environment variable {VARIABLE} is '{value}'; it takes 1, true, yes or on, and 0, false, no or off"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsalang import ir
 from nsalang.dtypes import DType
+from nsalang.memory import enough_memory
 from nsalang.source import NsaError
 
 if TYPE_CHECKING:
@@ -260,19 +261,22 @@ def compare(
     for engine in engines:
         say(f"running {kernel.unit.name} by {engine} for {target}")
         place = "cpu" if engine == "interpreter" else device
-        given: dict[str, Any] = {n: moved(v, place) if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
-        for name in outputs:
-            if shapes is not None:
-                given[name] = _garbage(shapes[name], place)
-            if name in partial and shapes is not None:
-                given[name].zero_()
+        given: dict[str, Any] = dict(arguments)
         start = time.perf_counter()
         failure: NsaError | None = None
         try:
-            if engine == "interpreter":
-                result = kernel.interpret(**given, target=target)
-            else:
-                result = kernel(**given, backend=engine, target=target, schedule=schedule)
+            with enough_memory(f"what '{kernel.unit.name}' makes by {engine}"):
+                given |= {n: moved(v, place) for n, v in arguments.items() if isinstance(v, torch.Tensor)}
+                if shapes is not None:
+                    for name in outputs:
+                        given[name] = _garbage(shapes[name], place)
+                        if name in partial:
+                            given[name].zero_()
+                start = time.perf_counter()
+                if engine == "interpreter":
+                    result = kernel.interpret(**given, target=target)
+                else:
+                    result = kernel(**given, backend=engine, target=target, schedule=schedule)
         except NsaError as error:
             failure = error
         except Fault as fault:

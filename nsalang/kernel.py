@@ -11,10 +11,10 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nsalang import syntax
-from nsalang.arguments import Parameters, constants_of, unknown_argument
+from nsalang.arguments import Parameters, constants_of, shown, unknown_argument
 from nsalang.driver import Choice, Compiled, Meaning, Unit, choose_backend
 from nsalang.launch import Launcher
-from nsalang.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_later
+from nsalang.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_later, tile_of
 from nsalang.signature import Signature, annotation_of, functions, is_helper
 from nsalang.source import NsaError, Source
 from nsalang.target import Target, parse_target
@@ -73,7 +73,8 @@ class Entry(ABC):
         ``tile``: length of every tile, or of each by its axis; None: as long as its range. Raises NsaError, and interp.Fault for a kernel
         that reads or writes where it must not.
         """
-        return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), tile)
+        chosen = tile_of(self.unit.name, tile)
+        return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), chosen)
 
     def meaning(self, target: Target, values: Mapping[str, Any]) -> Meaning:
         """What ``compile`` types the kernel for: ``values`` as there."""
@@ -135,7 +136,7 @@ class Entry(ABC):
         settled. A refuted kernel gives a report too, whose ``raise_for_refuted`` raises. A program's has those of its kernels (``.calls``), each
         under the variant that the program fixes. Raises NsaError for a kernel with other errors.
         """
-        meaning, choice = self._variant("cuda:sm_90" if target is None else target, values, backend, schedule, allow)
+        meaning, choice = self._variant(target, values, backend, schedule, allow)
         return self.report(meaning, choice, choice.allow_unknown)
 
     @abstractmethod
@@ -144,14 +145,14 @@ class Entry(ABC):
 
     def _variant(
         self,
-        target: str | Target,
+        target: str | Target | None,
         values: Mapping[str, Any],
         backend: str,
         schedule: Mapping[str, int | str | Mapping[str, int | str]] | None,
         allow: Literal["unknown"] | None,
     ) -> tuple[Meaning, Choice]:
         """What ``compile`` and ``prove`` are asked for."""
-        meaning = self.meaning(parse_target(str(target)), values)
+        meaning = self.meaning(parse_target("cuda:sm_90" if target is None else str(target)), values)
         return meaning, Choice(
             choose_backend(backend, meaning.target),
             pinned=pins_of(schedule),
@@ -184,7 +185,7 @@ class Kernel(Entry):
     def compile(
         self,
         *,
-        target: str | Target,
+        target: str | Target | None = None,
         backend: str = "auto",
         schedule: Mapping[str, int | str] | None = None,
         wide: bool = False,
@@ -193,9 +194,10 @@ class Kernel(Entry):
         allow: Literal["unknown"] | None = None,
         **values: Any,
     ) -> Compiled:
-        """One variant, for a target that need not be there. ``values``: const and dtype parameters, specialised dimensions, and True for
-        each optional parameter that is present. ``wide``: offsets of 64 bits; ``aligned``: addresses and strides divide by 16 bytes; ``exact``:
-        what the kernel hoists (``.kernel.hoists``) holds. A launch picks them; the defaults are the fastest. ``allow``: as for a call.
+        """One variant, for a target that need not be there ("cuda:sm_90" where left out). ``values``: const and dtype parameters,
+        specialised dimensions, and True for each optional parameter that is present. ``wide``: offsets of 64 bits; ``aligned``: addresses and
+        strides divide by 16 bytes; ``exact``: what the kernel hoists (``.kernel.hoists``) holds. A launch picks them; the defaults are the
+        fastest. ``allow``: as for a call.
 
         Raises NsaError: NSA0501 for a name that is none of these, NSA0518 for a specialised dimension that is missing.
         """
@@ -224,7 +226,7 @@ class Program(Entry):
     def compile(
         self,
         *,
-        target: str | Target,
+        target: str | Target | None = None,
         backend: str = "auto",
         schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
         wide: bool = False,
@@ -233,8 +235,8 @@ class Program(Entry):
         allow: Literal["unknown"] | None = None,
         **values: Any,
     ) -> CompiledProgram:
-        """One variant, for a target that need not be there: every call with the name of its kernel and that kernel's variant. Options and
-        ``values`` as for ``Kernel.compile``; constants and dimensions of the kernels follow from the program's."""
+        """One variant, for a target that need not be there ("cuda:sm_90" where left out): every call with the name of its kernel and that
+        kernel's variant. Options and ``values`` as for ``Kernel.compile``; constants and dimensions of the kernels follow from the program's."""
         meaning, choice = self._variant(target, values, backend, schedule, allow)
         return self.launcher.compiled(meaning, replace(choice, wide=wide, aligned=aligned, exact=exact))
 
@@ -276,8 +278,10 @@ class Module:
     """The kernels and programs of one file, by name as attributes."""
 
     def __init__(self, file: syntax.File) -> None:
+        from nsalang.missing_grid import check_grids
         from nsalang.typecheck import kernel_names, program_names
 
+        check_grids(file)
         kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
         found = {name: Program(Unit(file, name), kernels) for name in program_names(file)}
         self._entries: dict[str, Kernel | Program] = {
@@ -317,9 +321,11 @@ def load(path: str | PathLike[str]) -> Module:
 
 
 def load_text(text: str, name: str = "<string>") -> Module:
-    """The kernels of a text; ``name`` stands in its messages."""
+    """The kernels of a text; ``name`` stands in its messages. Raises NsaError for what is no text, or a wrong one."""
     from nsalang.parser import parse
 
+    if not isinstance(text, str):
+        raise NsaError.at("NSA0504", f"load_text takes the text of kernels, not {shown(text)}")
     return Module(parse(Source(text, name)))
 
 

@@ -170,9 +170,8 @@ class Launcher:
         signature, settings = self.signature(values)
         place = device or device_of(signature, values)
         if place is None:
-            place = (
-                torch.get_default_device() if target is None or target.kind == "cpu" else torch.device("cuda", torch.cuda.current_device())
-            )
+            on_gpu = target is not None and target.kind != "cpu" and torch.cuda.is_available()
+            place = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.get_default_device()
         if target is None:
             target = device_target(place.type, place.index or 0)
         bound = bind(signature, settings, values, target, place)

@@ -3,7 +3,10 @@ views of a tensor's bytes."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -231,3 +234,33 @@ def _accesses(kernel: ir.Kernel) -> Iterator[tuple[str, int, ir.Expr]]:
         if isinstance(node, ir.Load | ir.Store):
             for axis, index in enumerate(node.indices):
                 yield node.tensor, axis, index
+
+
+# ------------------------------------------------------------------------------------------------------------- not enough memory
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Raises NSA0608 where torch has no memory for what is made inside; its other errors pass. Only commands use it: who calls from Python may
+    wait for torch's own error."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if (
+            not isinstance(error, torch.OutOfMemoryError)
+            and "can't allocate memory" not in text
+            and "size calculation overflowed" not in text
+        ):
+            raise
+        asked = re.search(r"[Tt]ried to allocate [\d.]+ \w+", text)
+        raise NsaError.at(
+            "NSA0608", f"there is not enough memory for {what}", note=f"torch {asked[0].lower()}" if asked else None
+        ) from None
+
+
+def described(name: str, dtype: str, shape: Sequence[int], itemsize: int) -> str:
+    """A tensor with its size, in words."""
+    return f"'{name}', {dtype}{list(shape)}: {math.prod(shape) * itemsize:,} bytes"

@@ -1,5 +1,5 @@
-"""What would settle a refuted obligation: proposals of a ``require``, a ``where``, an ``if``, a ``promise`` or ``partial``, each confirmed by the
-prover before it is made: with the proposal as one more fact the obligation is PROVED, and the facts can still hold together.
+"""What would settle a refuted obligation: two indices exchanged, or a ``require``, a ``where``, an ``if``, a ``promise`` or ``partial``, each confirmed by
+the prover before it is made: with the proposal as one more fact the obligation is PROVED, and the facts can still hold together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nsalang.exact import Element, Number, evaluate
 from nsalang.intervals import conjuncts
 from nsalang.lemmas import Book, bare
 from nsalang.obligations import Obligation
-from nsalang.prover import completed, decide, element_types
+from nsalang.prover import completed, decide, element_types, settle
 from nsalang.source import Diagnostic
 from nsalang.wording import access_of, text, text_of
 
@@ -33,6 +33,8 @@ def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], elemen
         parts = [c for c in conjuncts(o.goal) if evaluate(c, values, element) is not True]
         if parts and all(_written(p) for p in parts) and _settles(kernel, o, parts):
             return tuple(f"'require({text(_tidy(p))})' settles it" for p in parts)
+    if o.kind == "range" and (exchanged := _exchanged(kernel, o, values, element)):
+        return exchanged
     asked = islice((c for c in _requirements(kernel, o) if evaluate(c, values, element) is False), MOST)
     facts, dtypes = completed(kernel, o.facts, o.goal), element_types(kernel)
     for candidate in smt.settling(facts, bare(o.goal), list(dict.fromkeys(asked)), dtypes):
@@ -116,6 +118,36 @@ def _bounds(fact: ir.Expr, goal: ir.Expr) -> bool:
     """Whether a fact bounds an index variable of the goal."""
     indices = {n.name for n in ir.walk(goal) if isinstance(n, ir.Index)}
     return any(isinstance(n, ir.Index) and n.name in indices for n in ir.walk(fact))
+
+
+def _exchanged(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], element: Element) -> tuple[str, ...]:
+    """Whether the access is inside with this index and another one in each other's place."""
+    access = access_of(kernel, o)
+    if access is None or len(access.indices) < 2:
+        return ()
+    place, extents = (o.span, o.tensor, o.facts), kernel.tensor(o.tensor).shape
+    same = [
+        r for r in settle(kernel) if r.obligation.kind == "range" and (r.obligation.span, r.obligation.tensor, r.obligation.facts) == place
+    ]
+    goals = {r.obligation.position: list(conjuncts(r.obligation.goal)) for r in same}
+    wrong = {r.obligation.position for r in same if r.verdict != "PROVED"}
+    for other in goals:
+        here = o.position
+        if other == here or wrong - {here, other}:
+            continue
+        swapped = [_within(goals[other], extents[here]), _within(goals[here], extents[other])]
+        if not any(evaluate(g, values, element) is False for g in swapped) and all(_proved(kernel, o, g) for g in swapped):
+            written = [text_of(i.span) or text(i) for i in access.indices]
+            written[here], written[other] = written[other], written[here]
+            return (f"are the indices exchanged? '{o.tensor}[{', '.join(written)}]' is inside",)
+    return ()
+
+
+def _within(ends: list[ir.Expr], extent: ir.Expr) -> ir.Expr:
+    """``0 <= i`` and ``i < n`` for another extent."""
+    low, high = ends
+    assert isinstance(high, ir.Binary)
+    return ir.binary("and", low, ir.binary("lt", high.a, extent))
 
 
 def _guarded_access(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:

@@ -107,6 +107,15 @@ def pins_of(schedule: object) -> tuple[ir.Pin, ...]:
     return tuple(sorted((str(n), v) for n, v in pairs.items() if isinstance(v, int | str)))
 
 
+def tile_of(kernel: str, tile: object) -> int | dict[str, int] | None:
+    """The option ``tile`` of ``interpret``: one length, or one for each axis. Raises NSA0519 for anything else."""
+    if tile is None or (type(tile) is int and tile > 0):
+        return tile
+    if isinstance(tile, Mapping) and all(isinstance(n, str) and type(v) is int and v > 0 for n, v in tile.items()):
+        return dict(tile)
+    raise NsaError.at("NSA0519", f"the option 'tile' of '{kernel}' takes a positive integer, or one for each axis by name, not {tile!r}")
+
+
 @functools.cache
 def device_target(kind: str, index: int) -> Target:
     """The target that a device is. Raises NSA0605 for a device that no known target fits."""
@@ -133,6 +142,21 @@ def device_target(kind: str, index: int) -> Target:
             help="known targets: " + ", ".join(KNOWN),
         )
     return Target("cuda", f"sm_{max(fits)}")
+
+
+def check_here(target: Target) -> None:
+    """Raises NSA0605 where this machine has no device on which code for a target runs."""
+    if target.kind == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NsaError.at(
+            "NSA0605",
+            f"code for {target} runs on such a device, and torch sees none here",
+            help=f"target cpu runs here; 'nsalang compile --target {target}' makes code without running it",
+        )
+    check_device(target, torch.device("cuda", torch.cuda.current_device()))
 
 
 def check_device(target: Target, device: torch.device) -> None:

@@ -15,6 +15,7 @@ from nsalang.declarations import source_text
 from nsalang.dtypes import E2M1, E4M3, DType
 from nsalang.expressions import boolean, integer, operand
 from nsalang.handed import constants_of, dims_of, matched, scalar_for, tensor_for
+from nsalang.missing_grid import grid_meant
 from nsalang.scope import Nothing, Operand, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
     Parameter,
@@ -173,7 +174,7 @@ def _statement(draft: Draft, node: syntax.Statement) -> None:
                 raise NsaError.at("NSA0337", "in a program, an 'if' needs a condition that is known when compiling", node.condition.span)
             _block(draft, node.body if condition.value else node.orelse)
         case syntax.For():
-            raise NsaError.at("NSA0337", "a program has no loops: its calls are known when compiling", node.span)
+            raise NsaError.at("NSA0337", "a program has no loops: its calls are known when compiling", node.span, help=grid_meant(node))
         case syntax.Return():
             raise NsaError.at("NSA0330", "a program returns nothing: the kernels that it calls write its Out parameters", node.span)
 

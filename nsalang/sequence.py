@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from nsalang.launch import Launcher, Plan, apart_of, check_apart, check_sizes, l
 from nsalang.memory import ALIGNMENT, overlap_error
 from nsalang.options import DEFAULT, Options, check_device
 from nsalang.plans import Plans
-from nsalang.signature import Setting, Signature
+from nsalang.signature import Setting, Signature, called_kernels
 from nsalang.source import NsaError
 from nsalang.target import Target
 
@@ -231,7 +232,12 @@ class ProgramLauncher:
             elif not rest or rest == "stages":
                 common[name] = value
             else:
-                raise NsaError.at("NSA0519", f"the option 'schedule' of '{self.unit.name}' pins '{name}', and no kernel is called that")
+                near = difflib.get_close_matches(first, called_kernels(self.unit.function.body), 1, 0.6)
+                raise NsaError.at(
+                    "NSA0519",
+                    f"the option 'schedule' of '{self.unit.name}' pins '{name}', and no kernel is called that",
+                    help=f"did you mean '{near[0]}.{rest}'?" if near else None,
+                )
         return tuple(sorted((common | own).items()))
 
 

@@ -82,7 +82,7 @@ def called_kernels(statements: tuple[syntax.Statement, ...]) -> tuple[str, ...]:
 def _calls(statement: syntax.Statement) -> bool:
     match statement:
         case syntax.ExprStatement(value=value):
-            return called(value) not in (None, "require", "promise", "partial")
+            return called(value) not in (None, "require", "promise", "partial", "scatter", "atomic_add")
         case syntax.Assign(values=values):
             return any(called(v) == "empty" for group in values for v in (group.items if isinstance(group, syntax.Tuple) else (group,)))
         case syntax.For(body=body):

@@ -13,6 +13,7 @@ from nsalang.declarations import source_text
 from nsalang.dtypes import ALL, E4M3, I64, DType
 from nsalang.expressions import integer, operand
 from nsalang.functions import FUNCTIONS, PLACES
+from nsalang.missing_grid import missing_grid, missing_grids
 from nsalang.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
     Parameter,
@@ -48,7 +49,7 @@ class Settings:
 
 
 def kernel_function(file: syntax.File, name: str) -> syntax.Function:
-    """The function of that name. Raises NSA0207 if there is none, NSA0314 if it is a program or a helper."""
+    """The function of that name. Raises NSA0207 if there is none, NSA0314 (or NSA0335) if it is a program, a helper, or lacks its grid."""
     found = functions(file)
     if name not in found:
         names = [n for n, f in found.items() if is_kernel(f) or is_program(f)]
@@ -65,6 +66,8 @@ def kernel_function(file: syntax.File, name: str) -> syntax.Function:
         )
     function = found[name]
     if not is_kernel(function):
+        if (problem := missing_grid(function)) is not None:
+            raise NsaError(problem)
         kind = "it is a helper, and" if is_helper(function) else "it is a program, and" if is_program(function) else "it is"
         raise NsaError.at("NSA0314", f"'{name}' has no grid: {kind} no kernel", function.name_span,
                           help="a kernel has one 'for … in grid(…)'")  # fmt: skip
@@ -411,6 +414,8 @@ def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[st
                 problems.update(dict.fromkeys(d for d in error.diagnostics if is_kernel(function) or (d.code, d.span) not in of_kernels))
         if is_kernel(function):
             of_kernels |= {(d.code, d.span) for d in problems}
+    said = {(d.code, d.span) for d in problems}  # by a helper's calls, with a note
+    problems.update(dict.fromkeys(d for d in missing_grids(file) if (d.code, d.span) not in said))
     if problems:
         raise NsaError(*problems)
 

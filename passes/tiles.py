@@ -18,7 +18,7 @@ from math import prod
 from nsalang import ir
 from nsalang.linear import Facts
 from nsalang.passes import contraction_tiles
-from nsalang.passes.pins import pins_of, power_above
+from nsalang.passes.pins import Pins, pins_of, power_above
 from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target
 
@@ -64,7 +64,7 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
             )
         lengths[name], reason = _fitting(facts, axes[name], choice, reason)
         why.append(f"{name}: {lengths[name]}, {reason}")
-    _check_sizes(kernel, lengths)
+    _check_sizes(kernel, lengths, pins)
     if chosen is None:
         widest = max((prod(lengths[a] for a in v) for v in values), default=1)
         warps, stages = pins.options.get("warps", warps_for(widest, target)), pins.options.get("stages", 1)
@@ -117,13 +117,24 @@ def _values(kernel: ir.Kernel) -> list[tuple[str, ...]]:
     return list(found)
 
 
-def _check_sizes(kernel: ir.Kernel, lengths: dict[str, int]) -> None:
-    """Raises NSA0410 at the first value of each axis set that is too large."""
+def _check_sizes(kernel: ir.Kernel, lengths: dict[str, int], pins: Pins) -> None:
+    """Raises NSA0410 at the first value of each axis set that is too large, and NSA0408 where pins make it so, once for the same pins."""
     problems: dict[frozenset[str], Diagnostic] = {}
+    given, axes = dict(kernel.schedule.pinned), ir.axes_of(kernel)
     for statement in kernel.body:
         for node in ir.walk(statement):
-            if isinstance(node, ir.Value | ir.Store) and prod(lengths[a] for a in node.axes) > LIMIT:
-                shape = " x ".join(f"{ir.plain(a)} {lengths[a]}" for a in node.axes)
+            if not isinstance(node, ir.Value | ir.Store) or prod(lengths[a] for a in node.axes) <= LIMIT:
+                continue
+            shape = " x ".join(f"{ir.plain(a)} {lengths[a]}" for a in node.axes)
+            pinned = [a for a in node.axes if a in pins.lengths and axes[a].length is None]  # a span's length is what it is
+            if pinned and prod(lengths[a] for a in node.axes if a not in pinned) <= LIMIT:
+                said = " and ".join(f"'{a if a in given else ir.plain(a)}' to {lengths[a]}" for a in pinned)
+                sentence = (
+                    f"the schedule pins {said}, and a value over {shape} has more than {LIMIT} elements, more than one program can hold"
+                )
+                problem = Diagnostic("NSA0408", sentence, node.span, helps=("pin a shorter length",))
+                problems.setdefault(frozenset(map(ir.plain, pinned)), problem)
+            else:
                 sentence = f"a value over {shape} has more than {LIMIT} elements, more than one program can hold"
                 problems.setdefault(
                     frozenset(node.axes), Diagnostic("NSA0410", sentence, node.span, helps=("use tile(…) for a long axis",))

@@ -177,6 +177,22 @@ def test_what_the_prover_could_not_settle(backend: str) -> None:
     assert told(error) == ("NSA0814", "'x[t, n]' is outside 'x': the index of axis 0 is 5, and the extent is T = 5", 54)
 
 
+@pytest.mark.parametrize("value", ["", "0", "false", "no", "off", "1", "true", "Yes", "ON"])
+def test_the_environment_says_yes_or_no(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSALANG_CHECK", value)
+    assert checks.wanted(None) == (value in ("1", "true", "Yes", "ON"))
+    assert checks.wanted(True) and not checks.wanted(False)
+
+
+def test_the_environment_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSALANG_CHECK", "maybe")
+    slot = ints(1, 0)
+    for call in (K.place, K.place.interpret):
+        with pytest.raises(nsalang.NsaError, match="NSA0519.*NSALANG_CHECK is 'maybe'; it takes 1, true, yes or on"):
+            call(torch.ones(2, 7), slot, slot, torch.zeros(9, 7))
+    assert checks.wanted(True) and not checks.wanted(False)
+
+
 def test_nothing_is_checked_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NSALANG_CHECK", raising=False)
     fresh = nsalang.load_text(TEXT, "checks.nsa")

@@ -14,10 +14,12 @@ from typing import Any
 
 import click
 import pytest
+import torch
 
 from nsalang import cli
 from nsalang.commands import fmt
 from nsalang.commands.files import write_files
+from nsalang.memory import enough_memory
 from nsalang.parser import parse, read_source
 from nsalang.source import NsaError
 from nsalang.target import KNOWN
@@ -113,6 +115,55 @@ def test_diagnostics_are_1(capfd: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert (code, out) == (1, "") and "error[NSA0201]" in err and f"{bad}:3:16" in err
     assert run(capfd, "compile", ADD, "--target", "cuda:sm_1")[0] == 1
     assert run(capfd, "compile", tmp_path / "none.nsa")[0] == 1
+
+
+COMMANDS_ON_A_FILE = (["prove"], ["compile"], ["compile", "--emit", "ast"], ["show"], ["run"], ["bench"], ["bench", "--compile-time"])
+
+
+@pytest.mark.parametrize("command", COMMANDS_ON_A_FILE, ids=" ".join)
+def test_a_missing_grid_and_a_missing_kernel_are_1(command: list[str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "k.nsa"
+    for loop, help in (
+        ("gird(tile(M))", "did you mean 'grid'?"),
+        ("tile(M)", "a kernel's outermost loop runs over grid(…): grid(tile(M))"),
+    ):
+        path.write_text(f"def f(x: f32[M], y: Out[f32[M]]):\n    for m in {loop}:\n        y[m] = x[m]\n")
+        code, out, err = run(capfd, command[0], path, *command[1:])
+        assert (code, out) == (1, "") and err.count("error[") == 1 and "error[NSA0314]: 'f' has no grid" in err
+        assert f"{path}:2:14" in err and f"= help: {help}" in err
+    path.write_text("def half(x):\n    return x / 2\n")
+    code, out, err = run(capfd, command[0], path, *command[1:])
+    assert (code, out) == (1, "") and err.count("error[") == 1 and f"error[NSA0207]: {path} has no kernel" in err
+
+
+def test_a_program_that_calls_itself_is_found(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "p.nsa"
+    path.write_text("def p(x: f32[M], y: Out[f32[M]]):\n    p(x, y=y)\n")
+    code, _, err = run(capfd, "prove", path)
+    assert code == 1 and "error[NSA0337]: 'p' calls itself" in err
+
+
+SCALE = ROOT / "examples/residual_scale.py"
+
+
+def test_a_python_file_is_taken_as_a_text_is(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capfd, "compile", SCALE, "-b", "triton")
+    assert (code, err) == (0, "") and "def residual_scale" in out
+    assert run(capfd, "compile", SCALE, "residual_scale", "--emit", "ast")[1].startswith("Function")
+    assert "# ---- triton: typecheck" in run(capfd, "show", SCALE)[1]
+    code, out, err = run(capfd, "run", SCALE, "-D", "M=3,N=20", "-t", "cpu", "-b", "tilelang")
+    assert code == 0 and "60 of 60" in out, err
+    code, out, err = run(capfd, "bench", SCALE, "-D", "M=3,N=20", "-t", "cpu", "-b", "tilelang", "--json")
+    assert code == 0 and json.loads(out)["kernel"] == "residual_scale", err
+    for arguments in (["compile", SCALE, "residual"], ["run", SCALE, "residual"], ["bench", "--compile-time", SCALE]):
+        code, out, err = run(capfd, *arguments)
+        assert (code, out) == (2, "") and "residual_scale" in err
+    two = tmp_path / "two.py"
+    two.write_text(
+        SCALE.read_text().replace("def main", SCALE.read_text().split("\n\n\n")[1].replace("residual_scale", "other") + "\n\ndef main")
+    )
+    code, _, err = run(capfd, "run", two, "-D", "M=3,N=20", "-t", "cpu")
+    assert code == 2 and "has 2 kernels: say which (residual_scale, other)" in err
 
 
 def test_errors_as_json_before_or_after_the_command(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -356,7 +407,6 @@ def test_run_within_bounds(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_run_with_files(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     import numpy
-    import torch
 
     torch.save({"a": torch.arange(5.0), "other": torch.zeros(1)}, tmp_path / "a.pt")
     numpy.savez(tmp_path / "b.npz", b=numpy.full(5, 2, numpy.float32))
@@ -379,6 +429,40 @@ def test_run_says_where_a_kernel_leaves_its_tensors(capfd: pytest.CaptureFixture
     bad.write_text("def f(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = x[n + 1]\n")
     code, _, err = run(capfd, "run", bad, "-D", "N=8", "-t", "cpu")
     assert code == 1 and "error[NSA0520]" in err and "x[8]" in err and f"{bad}:3" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
+@pytest.mark.parametrize("command", ["run", "bench"])
+@pytest.mark.parametrize("target", ["cuda:sm_90", "hip:gfx942"])
+def test_a_target_that_is_not_here(command: str, target: str, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, command, ADD, "-D", "N=8", "-t", target)
+    assert (code, out) == (1, "") and err.count("error[") == 1
+    assert f"error[NSA0605]: code for {target} runs on such a device, and torch sees none here" in err
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_sizes_for_which_there_is_no_memory(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for size in (10**8, 10**10):  # beyond memory, and beyond what 64 bits count
+        code, out, err = run(capfd, command, SOFTMAX, "-D", f"M={size},N={size}", "-t", "cpu")
+        assert (code, out) == (1, "") and err.count("error[") == 1
+        assert f"error[NSA0608]: there is not enough memory for 'x', f32[{size}, {size}]: {4 * size * size:,} bytes" in err
+
+
+def test_no_memory_for_what_a_kernel_makes(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "outer.nsa"
+    text = "def outer(x: f32[M], w: f32[N], y: Out[f32[M, N]]):\n    for m in grid(tile(M)):\n        for n in tile(N):\n            y[m, n] = x[m] * w[n]\n"
+    path.write_text(text)
+    sizes = "M=10000000,N=10000000"
+    code, _, err = run(capfd, "run", path, "-D", sizes, "-t", "cpu", "-b", "tilelang")
+    assert code == 1 and "error[NSA0608]: there is not enough memory for what 'outer' makes by interpreter" in err
+    assert "torch tried to allocate 400000000000000 bytes" in err
+    code, _, err = run(capfd, "bench", path, "-D", sizes, "-t", "cpu", "-b", "tilelang")
+    assert code == 1 and "error[NSA0608]: there is not enough memory for what 'outer' makes with M=10000000 N=10000000" in err
+
+
+def test_other_errors_of_torch_are_not_about_memory() -> None:
+    with pytest.raises(RuntimeError, match="some other fault"), enough_memory("'x'"):
+        raise RuntimeError("some other fault")
 
 
 def test_run_fails_when_a_backend_is_wrong(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

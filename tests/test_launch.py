@@ -647,10 +647,23 @@ def test_call_options() -> None:
     refused("NSA0601", lambda: K.add(X, X, target="cuda:sm_1"), "sm_1")
     refused("NSA0607", lambda: K.add(X, X, backend="cutlass"), "'cutlass'")
     refused("NSA0605", lambda: K.add(X, X, target="cuda:sm_90"), "cpu", "cuda:sm_90")
+    if not torch.cuda.is_available():  # without a tensor the target says which device it is
+        kernel = nsalang.load_text("def k(y: Out[f32[N]], N: i32):\n    for n in grid(tile(N)):\n        y[n] = 1.0\n").k
+        refused("NSA0605", lambda: kernel(4, target="cuda:sm_90"), "cpu", "cuda:sm_90")
+        assert kernel.interpret(4, target="cuda:sm_90").tolist() == [1.0] * 4
     for option in ("deterministic", "check", "allow"):
         refused("NSA0519", lambda option=option: K.add(X, X, **{option: "x"}), option)  # type: ignore[misc]
     refused("NSA0519", lambda: K.add.compile(target="cpu", allow="everything"), "allow")  # type: ignore[arg-type]
     refused("NSA0402", lambda: K.add(X, X, autotune="x"), "autotune", "not there yet")
+
+
+def test_options_of_the_other_calls() -> None:
+    for tile in (0, -1, True, "x", 2.0, {"m": 0}, {"m": "4"}, {3: 4}):
+        refused("NSA0519", lambda tile=tile: K.add.interpret(X, X, tile=tile), "'tile'", repr(tile))  # type: ignore[misc]
+    assert torch.equal(K.add.interpret(X, X, tile={"m": 1, "n": 3}), X + X)
+    refused("NSA0504", lambda: nsalang.load_text(None), "load_text", "NoneType")  # type: ignore[arg-type]
+    assert K.add.compile(backend="triton").key == K.add.compile(target="cuda:sm_90", backend="triton").key
+    refused("NSA0601", lambda: K.add.compile(target=3), "3")  # type: ignore[arg-type]
 
 
 def test_the_exact_variant_runs_where_what_it_hoists_holds(engine: Engine) -> None:

@@ -624,7 +624,7 @@ def k(x: f32[M, N], y: Out[f32[M]]):
         ({"n": 3}, "NSA0408"),
         ({"n": 131072}, "NSA0408"),
         ({"c": 4}, "NSA0408"),
-        ({"m": 4096, "n": 512}, "NSA0410"),
+        ({"m": 4096, "n": 512}, "NSA0408"),
         ({"warps": 3}, "NSA0408"),
         ({"stages": 9}, "NSA0408"),
     ],
@@ -639,6 +639,24 @@ def k(x: f32[M, N], w: f32[8], y: Out[f32[M, N]]):
     with pytest.raises(NsaError) as error:
         last(text, pins=pins)
     assert [d.code for d in error.value.diagnostics] == [code]
+
+
+def test_what_makes_a_value_too_large_is_blamed_once() -> None:
+    with pytest.raises(NsaError) as error:
+        last(SOFTMAX, pins={"m": 65536})
+    (found,) = error.value.diagnostics
+    assert found.code == "NSA0408" and found.helps == ("pin a shorter length",) and found.span is not None
+    assert found.sentence.startswith("the schedule pins 'm' to 65536, and a value over m 65536 x n 64 has more than 1048576 elements")
+    with pytest.raises(NsaError) as error:
+        last(SOFTMAX, pins={"m": 2048, "n.2": 1024, "n": 64})
+    (found,) = error.value.diagnostics
+    assert found.code == "NSA0408" and "pins 'm' to 2048 and 'n.2' to 1024, and a value over m 2048 x n 1024" in found.sentence
+    spans = "def k(x: f32[N, 2048], y: Out[f32[N, 2048, 1024]]):\n    c, d = span(2048), span(1024)\n    for n in grid(N):\n        y[n, c, d] = x[n, c]\n"
+    for pins in ({}, {"c": 2048}):
+        with pytest.raises(NsaError) as error:
+            last(spans, pins=pins)
+        (found,) = error.value.diagnostics
+        assert found.code == "NSA0410" and found.helps == ("use tile(…) for a long axis",)
 
 
 def test_warps_and_stages_can_be_pinned() -> None:

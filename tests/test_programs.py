@@ -395,8 +395,11 @@ def test_options_reach_the_kernels() -> None:
     torch.testing.assert_close(K.row_sums(x, scale=1.0, backend="tilelang", schedule={"combine": {"m": 4}}), x.sum(1) * 2)
     with pytest.raises(NsaError, match="NSA0409"):
         K.row_sums(x, scale=1.0, backend="tilelang", schedule={"combine": {"q": 4}})
-    with pytest.raises(NsaError, match="NSA0519.*pins 'combin.m', and no kernel is called that"):
+    with pytest.raises(NsaError, match=r"NSA0519.*pins 'combin.m', and no kernel is called that(.|\n)*did you mean 'combine.m'\?"):
         K.row_sums(x, scale=1.0, backend="tilelang", schedule={"combin": {"m": 4}})
+    with pytest.raises(NsaError, match="NSA0519.*pins 'other.m'") as error:
+        K.row_sums(x, scale=1.0, backend="tilelang", schedule={"other": {"m": 4}})
+    assert error.value.diagnostics[0].helps == ()
     with pytest.raises(NsaError, match="NSA0519"):
         K.row_sums(x, scale=1.0, schedule={"combine": {"m": "4"}})
     with pytest.raises(NsaError, match="NSA0607"):

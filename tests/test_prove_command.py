@@ -92,7 +92,8 @@ def test_python_files_are_imported_and_not_run_as_scripts(capfd: pytest.CaptureF
     code, _, err = run(capfd, broken)
     assert code == 1 and "error[NSA0704]" in err and "ValueError: no" in err
     assert run(capfd, tmp_path / "none.py")[0] == 1
-    assert run(capfd, write(tmp_path / "empty.py", "x = 1\n"))[0] == 2
+    code, out, err = run(capfd, write(tmp_path / "empty.py", "x = 1\n"))
+    assert (code, out) == (1, "") and "empty.py has no kernel" in err and "@nsalang.jit" in err
 
 
 def test_targets_and_backends(capfd: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from nsalang.replay import seen
 from nsalang.source import Source, Span
 from nsalang.typecheck import Settings, kernel_names, signature, specialise
 from nsalang.views import views
+from nsalang.wording import place, text_of
 
 ROOT = Path(__file__).parent
 ERRORS = sorted((ROOT / "errors").glob("proofs_*.nsa"))
@@ -121,6 +122,9 @@ def changed(source: Source, span: Span, name: str, text: str) -> str | None:
     elif said := re.fullmatch(r"'(where\(.*\))' settles it", text):
         line = lines[span.line - 1]
         lines[span.line - 1] = line[: span.column - 1] + said[1] + line[span.end_column - 1 :]
+    elif said := re.fullmatch(r"are the indices exchanged\? '(.*)' is inside", text):
+        line = lines[span.line - 1]
+        lines[span.line - 1] = line[: span.column - 1] + line[span.column - 1 :].replace(place(text_of(span)), said[1], 1)
     elif said := re.fullmatch(r"write it under '(if .*:)'", text):
         line = lines[span.line - 1]
         indent = " " * (len(line) - len(line.lstrip()))

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsalang import ir
-from nsalang.commands.settings import define_options, meaning_of, pairs, pin_option, pinned
+from nsalang.commands.settings import define_options, meaning_of, no_kernel, pairs, pin_option, pinned
 from nsalang.commands.terminal import Session, session_options
 from nsalang.driver import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
+from nsalang.memory import enough_memory
+from nsalang.options import check_here
 from nsalang.target import Target, parse_target
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def command(
     raw = pairs(defines, "-D")
     schedule = pinned(pins)
     if compile_time:
+        if python := [f for f in files if f.endswith(".py")]:
+            raise click.UsageError(f"--compile-time begins with the text of a .nsa file, and {python[0]} is a Python file")
         paths = [Path(f) for f in files] or examples()
         with session.progress("compiling") as say:
             rows = compile_times(paths, raw, target or "cuda:sm_90", [b for b in BACKENDS if backend in (b, "both")], repeat, say, schedule)
@@ -62,8 +66,10 @@ def command(
     from nsalang.commands.run import here
 
     device = parse_target(target or here())
+    check_here(device)
     case = case_of(files[0], files[1] if len(files) == 2 else None, defines, present, without, (), seed, device)
-    row = _bench(session, case, [choose_backend(b, device) for b in BACKENDS if backend in (b, "both")], events, dict(schedule) or None)
+    with enough_memory(f"what '{case.kernel.unit.name}' makes with {case.sizes}"):
+        row = _bench(session, case, [choose_backend(b, device) for b in BACKENDS if backend in (b, "both")], events, dict(schedule) or None)
     if as_json:
         click.echo(json.dumps(row, indent=1))
         return
@@ -126,13 +132,18 @@ def compile_times(
     pins: tuple[ir.Pin, ...] = (),
 ) -> list[dict[str, Any]]:
     """For each kernel and backend: milliseconds of each stage in the quickest of ``repeat`` rounds, and of the whole first round."""
+    from nsalang.missing_grid import check_grids
     from nsalang.parser import parse, read_source
     from nsalang.typecheck import kernel_names
 
     device = parse_target(target)
     rows: list[dict[str, Any]] = []
     for path in paths:
-        for name in kernel_names(parse(read_source(path))):
+        tree = parse(read_source(path))
+        check_grids(tree)
+        if not (names := kernel_names(tree)):
+            raise no_kernel(str(path), "a kernel is a def with one 'for … in grid(…)'")
+        for name in names:
             for backend in backends:
                 say(f"compiling {name} by {backend}")
                 rounds = [_round(path, name, raw, device, backend, pins) for _ in range(max(1, repeat))]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nsalang.commands.files import deliver
-from nsalang.commands.settings import define_options, kernels_of, known_to, meaning_of, pairs, pinned, variant_options
+from nsalang.commands.settings import define_options, kernels_in, known_to, meaning_of, pairs, pinned, variant_options
 from nsalang.commands.terminal import Session, session_options
 from nsalang.driver import BACKENDS, EMITS, Backend, Choice, Compiled, Meaning, check_emit, choose_backend, compile_kernel
 from nsalang.source import NsaError
@@ -51,24 +51,17 @@ def command(
 
     Of a program each call is a result of its own, in order.
     """
-    from nsalang.parser import parse, read_source
-
     device = parse_target(target)
     raw = pairs(defines, "-D")
     pins_chosen = pinned(pins)
-    tree = parse(read_source(file))
+    kernels = kernels_in(file, kernel)
     results: dict[str, bytes] = {}
     binary = False
     if emit == "ast":
         from nsalang.dump import dump
-        from nsalang.signature import functions
 
-        results = {f"{name}.{SUFFIXES[emit]}": dump(functions(tree)[name]).encode() for name in kernels_of(tree, kernel)}
+        results = {f"{each.unit.name}.{SUFFIXES[emit]}": dump(each.unit.function).encode() for each in kernels}
     else:
-        from nsalang.kernel import Module
-
-        module = Module(tree)
-        kernels = [getattr(module, name) for name in kernels_of(tree, kernel)]
         with session.progress(f"compiling {file}") as say:
             for each in kernels:
                 name = each.unit.name

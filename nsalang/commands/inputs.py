@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsalang import extents, ir
-from nsalang.commands.settings import const_settings, one_kernel, pairs, present_of, sort_out
+from nsalang.commands.settings import const_settings, kernel_in, pairs, present_of, sort_out
 from nsalang.dtypes import BOOL, DType
+from nsalang.memory import described, enough_memory
 from nsalang.signature import Parameter, Setting, Signature
 from nsalang.source import NsaError
 
@@ -57,11 +58,9 @@ def case_of(
     target: Target,
 ) -> Case:
     """What ``run`` and ``bench`` work on, from their command line. Raises UsageError and NsaError."""
-    from nsalang.kernel import Module, Program
-    from nsalang.parser import parse, read_source
+    from nsalang.kernel import Program
 
-    tree = parse(read_source(file))
-    kernel: Kernel | Program = getattr(Module(tree), one_kernel(tree, name))
+    kernel = kernel_in(file, name)
     raw = pairs(defines, "-D")
     signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
     given = sort_out(raw, signature)
@@ -240,7 +239,9 @@ def random_arguments(
                 shape = tuple(int(extents.evaluate(e, dims, scalars)) for e in parameter.shape)
                 if min(shape, default=0) < 0:
                     raise click.UsageError(f"with these sizes '{parameter.name}' would have the shape {list(shape)}")
-                found[parameter.name] = random_tensor(dtype_of(parameter, constants), shape, generator, limits.get(parameter.name))
+                dtype = dtype_of(parameter, constants)
+                with enough_memory(described(parameter.name, dtype.name, shape, dtype.bytes)):
+                    found[parameter.name] = random_tensor(dtype, shape, generator, limits.get(parameter.name))
         elif parameter.kind == "scalar":
             dtype = dtype_of(parameter, constants)
             if parameter.name in scalars:

@@ -16,7 +16,7 @@ from nsalang.commands.files import write_files
 from nsalang.commands.settings import (
     const_settings,
     define_options,
-    kernels_of,
+    kernels_in,
     known_to,
     pairs,
     pin_option,
@@ -31,7 +31,7 @@ from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target, parse_target
 
 if TYPE_CHECKING:
-    from nsalang.kernel import Entry, Kernel, Program
+    from nsalang.kernel import Entry
 
 MOST_VARIANTS = 16
 """Combinations of bools and optional parameters that one command proves of one kernel."""
@@ -127,20 +127,6 @@ def command(
 
 
 # -------------------------------------------------------------------------------------------------------------------- variants
-
-
-def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:
-    """The kernel named, or all of a ``.nsa`` file, or of a Python file, which is imported. Raises UsageError for an unknown name."""
-    if file.endswith(".py"):
-        from nsalang.commands.python_files import python_kernels
-
-        return python_kernels(file, name)
-    from nsalang.kernel import Module
-    from nsalang.parser import parse, read_source
-
-    tree = parse(read_source(file))
-    module = Module(tree)
-    return [getattr(module, known) for known in kernels_of(tree, name)]
 
 
 def meanings(

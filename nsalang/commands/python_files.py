@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from nsalang.commands.settings import no_kernel
 from nsalang.kernel import Kernel
 from nsalang.source import NsaError
 
@@ -19,7 +20,7 @@ MODULE = "nsalang_file"
 def python_kernels(path: str, name: str | None) -> list[Kernel]:
     """The kernel named, or all, in the order of the file.
 
-    Raises NSA0703 where there is no file, NSA0704 where importing it raises, UsageError for an unknown name.
+    Raises NSA0207 where there is none, NSA0703 where there is no file, NSA0704 where importing it raises, UsageError for an unknown name.
     """
     place = Path(path)
     if not place.is_file():
@@ -38,10 +39,12 @@ def python_kernels(path: str, name: str | None) -> list[Kernel]:
     finally:
         del sys.modules[MODULE], sys.path[0]
     found = {k.unit.name: k for k in vars(module).values() if isinstance(k, Kernel) and k.__module__ == MODULE}
-    if name is None and found:
+    if not found:
+        raise no_kernel(path, "@nsalang.jit makes a kernel of a function")
+    if name is None:
         return list(found.values())
-    if name is None or name not in found:
-        near = difflib.get_close_matches(name or "", found, 1, 0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(found) or 'none'}"
-        raise click.UsageError(f"{path} has no kernel{f' {name!r}' if name else ''}: {hint}")
+    if name not in found:
+        near = difflib.get_close_matches(name, found, 1, 0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(found)}"
+        raise click.UsageError(f"{path} has no kernel '{name}': {hint}")
     return [found[name]]

@@ -10,6 +10,7 @@ import click
 from nsalang.commands.settings import define_options, pin_option, pinned
 from nsalang.commands.terminal import Session, report, session_options
 from nsalang.driver import BACKENDS, choose_backend
+from nsalang.options import check_here
 from nsalang.target import parse_target
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def command(
 
     schedule = dict(pinned(pins))
     device = parse_target(target or here())
+    check_here(device)
     engines = ["interpreter", *(choose_backend(b, device) for b in BACKENDS if backend in (b, "both"))]
     case = case_of(file, kernel, defines, present, without, inputs, seed, device)
     with session.progress(f"running {case.kernel.unit.name} for {device}") as say:

@@ -11,11 +11,13 @@ import click
 
 from nsalang import ir, syntax
 from nsalang.dtypes import ALL
+from nsalang.missing_grid import check_grids
 from nsalang.signature import Setting, Signature, called_kernels, functions, is_kernel, is_program
+from nsalang.source import NsaError
 
 if TYPE_CHECKING:
     from nsalang.driver import Meaning
-    from nsalang.kernel import Entry
+    from nsalang.kernel import Entry, Kernel, Program
     from nsalang.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -116,12 +118,18 @@ def known_to(kernel: Entry, raw: dict[str, str], kernels: Sequence[Entry]) -> di
 
 
 def kernels_of(file: syntax.File, name: str | None) -> list[str]:
-    """The kernel or program named, or all of a file but the kernels that its programs call. Raises UsageError for an unknown one."""
+    """The kernel or program named, or all of a file but the kernels that its programs call.
+
+    Raises UsageError for an unknown one, NSA0207 where the file has none, NSA0314 for a ``def`` that lacks its grid.
+    """
+    check_grids(file)
     found = functions(file)
     known = [n for n, f in found.items() if is_kernel(f) or is_program(f)]
+    if not known:
+        raise no_kernel(file.source.name, "a kernel is a def with one 'for … in grid(…)'")
     if name is None:
         parts = {n for f in found.values() if is_program(f) for n in called_kernels(f.body)}
-        return [n for n in known if n not in parts]
+        return [n for n in known if n not in parts or is_program(found[n])]
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
@@ -129,11 +137,31 @@ def kernels_of(file: syntax.File, name: str | None) -> list[str]:
     return [name]
 
 
-def one_kernel(file: syntax.File, name: str | None) -> str:
+def no_kernel(file: str, help: str) -> NsaError:
+    """The error for a file that has nothing to work on."""
+    return NsaError.at("NSA0207", f"{file} has no kernel", help=help)
+
+
+def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:
+    """The kernel named, or all of a ``.nsa`` file, or of a Python file, which is imported. Raises UsageError for an unknown name, and as
+    ``kernels_of``."""
+    if file.endswith(".py"):
+        from nsalang.commands.python_files import python_kernels
+
+        return python_kernels(file, name)
+    from nsalang.kernel import Module
+    from nsalang.parser import parse, read_source
+
+    tree = parse(read_source(file))
+    module = Module(tree)
+    return [getattr(module, known) for known in kernels_of(tree, name)]
+
+
+def kernel_in(file: str, name: str | None) -> Kernel | Program:
     """The kernel or program named, or the only one of a file."""
-    found = kernels_of(file, name)
+    found = kernels_in(file, name)
     if len(found) != 1:
-        raise click.UsageError(f"{file.source.name} has {len(found)} kernels: say which ({', '.join(found)})")
+        raise click.UsageError(f"{file} has {len(found)} kernels: say which ({', '.join(k.unit.name for k in found)})")
     return found[0]
 
 

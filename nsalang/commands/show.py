@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from nsalang.commands.compile import backends_for
-from nsalang.commands.settings import define_options, meaning_of, one_kernel, pairs, pinned, variant_options
+from nsalang.commands.settings import define_options, kernel_in, meaning_of, pairs, pinned, variant_options
 from nsalang.commands.terminal import Session, session_options
 from nsalang.driver import BACKENDS, Choice, prepare
 from nsalang.target import parse_target
@@ -27,8 +27,7 @@ def command(
     exact: bool, allow: str | None,
 ) -> None:  # fmt: skip
     """Print the IR of KERNEL of FILE (which may be left out where there is one) after each pass that changed it; of a program, of its kernels."""
-    from nsalang.kernel import Kernel, Module, Program
-    from nsalang.parser import parse, read_source
+    from nsalang.kernel import Kernel
     from nsalang.passes import PASSES
     from nsalang.printer import print_kernel
 
@@ -37,8 +36,7 @@ def command(
         raise click.UsageError(f"there is no pass '{stage}': there are {', '.join(stages)}")
     device = parse_target(target)
     pins_chosen = pinned(pins)
-    tree = parse(read_source(file))
-    one: Kernel | Program = getattr(Module(tree), one_kernel(tree, kernel))
+    one = kernel_in(file, kernel)
     meaning = meaning_of(one, pairs(defines, "-D"), present, without, device)
     parts = [(one.launcher, meaning)] if isinstance(one, Kernel) else one.launcher.variants(meaning)
     for each in backends_for(backend, "ir", device):
