@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from typing_extensions import assert_never
+from typing import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import BOOL, F32, I32, I64, U8, U16, DType

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-
-from typing_extensions import assert_never
+from typing import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import I64

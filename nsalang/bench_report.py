@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,10 @@ def _cell(rows: list[dict[str, Any]]) -> str:
 
 
 def times(result: dict[str, Any]) -> Table:
-    """One row for each measurement, ours and peers', cases together: microseconds and TB/s."""
+    """One row for each measurement, ours and peers', cases together: microseconds, TB/s, and what was in the L2 cache.
+
+    Calls that are repeated on the same tensors (a graph, ``measure``) find in it what fits; peers that report ``ms`` had it emptied before each call.
+    """
     rows = []
     for row in result["rows"]:
         if row.get("family") in RATED:
@@ -60,15 +64,16 @@ def times(result: dict[str, Any]) -> Table:
         name = f"{row['family']}: {row['peer']}" if peer else f"{row['kernel']}"
         who = "peer" if peer else row["backend"]
         if "failed" in row:
-            rows.append([name, who, str(row["case"]), f"failed: {str(row['failed'])[:80]}", ""])
+            rows.append([name, who, str(row["case"]), f"failed: {str(row['failed'])[:80]}", "", ""])
             continue
         us = row.get("us") or row.get("graph_us") or (row["ms"] * 1e3 if "ms" in row else None)
         if us is not None:
-            rows.append([name, who, str(row["case"]), f"{us:.2f}", f"{row['tb_s']:.2f}" if "tb_s" in row else ""])
+            cache = "emptied" if peer and "ms" in row else "kept"
+            rows.append([name, who, str(row["case"]), f"{us:.2f}", f"{row['tb_s']:.2f}" if "tb_s" in row else "", cache])
         elif "host_us" in row:
-            rows.append([f"{name}, host time of a call", who, str(row["case"]), f"{row['host_us']:.2f}", ""])
+            rows.append([f"{name}, host time of a call", who, str(row["case"]), f"{row['host_us']:.2f}", "", ""])
     rows.sort(key=lambda r: (_group(r[0]), _numbers(r[2])))
-    return ["what", "by", "case", "µs", "TB/s"], rows
+    return ["what", "by", "case", "µs", "TB/s", "L2"], rows
 
 
 RATED = frozenset((*PEERS, *PEERS.values()))
@@ -121,16 +126,26 @@ def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]]) + "\n"
 
 
+def portable(command: str) -> str:
+    """A command line without the folders of the machine on which it ran."""
+    return re.sub(r"(?<=\s)/\S*/", "", command)
+
+
 def markdown(results: Sequence[dict[str, Any]]) -> str:
     """docs/benchmarks.md from the JSON of one or several runs, the last run first."""
     out = [
         "# Benchmarks",
         "",
         "Made by `python -m nsalang.bench report docs/benchmarks/*.json > docs/benchmarks.md`; don't edit. To run it again: developing.md.",
-        "Rates: as peers.py counts operations and times, medians of CUDA events with the L2 cache emptied before each call, of the peers too;",
+        "Peers are measured in the same run on the same machine.",
+        "",
+        "**Rates**: as peers.py counts operations and times, medians of CUDA events with the L2 cache emptied before each call, of the peers too;",
         "ours where some rows agree with float64 within 1 - 2Σxy/Σ(x² + y²) < 7e-6. A ratio above 1 is in favour of nsalang.",
-        "Times are medians: replays of a CUDA graph for ours and for the peers' short kernels, CUDA events for peers that report ms.",
-        "TB/s counts each element of each argument once. Peers are measured in the same run on the same machine.",
+        "",
+        "**Times**: medians. L2 `kept`: replays of a CUDA graph of several calls on the same tensors, which find in the L2 cache what fits there, so that small cases",
+        "are faster than memory; L2 `emptied`: CUDA events, the cache emptied before each call. Compare rows of one kind, or cases far larger than the cache.",
+        "TB/s counts each element of each argument once. The peers `rows: …` of peers.py are bf16, as our rmsnorm is; our softmax is f32, beside which `softmax f32`",
+        "is torch's own, and `rows: torch softmax` moves half the bytes.",
         "",
     ]
     for result in sorted(results, key=lambda r: str(r["date"]), reverse=True):
@@ -140,12 +155,12 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
             "",
             f"Commit `{result['commit']}`; {versions}.",
             "",
-            f"    {result['command']}",
+            f"    {portable(result['command'])}",
             "",
         ]
         for title, (columns, rows) in tables(result):
             out += [f"### {title}", "", f"| {' | '.join(columns)} |", f"|{'--|' * len(columns)}"]
-            out += [f"| {' | '.join(row)} |" for row in rows]
+            out += [f"| {' | '.join(row)} |".replace("](", "]\\(") for row in rows]  # kernel[grid](...) is no link
             out += [""]
         out += [f"- Failed: {f['of']} {f['family']}: {f['why']}." for f in result["failed"]]
         if result["failed"]:

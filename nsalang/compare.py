@@ -241,6 +241,7 @@ def compare(
     inout: Sequence[str] = (),
     partial: Sequence[str] = (),
     engines: Sequence[str] = ENGINES,
+    schedule: Mapping[str, int | str] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Run a kernel or a program (what ``nsalang.load`` gives) by each engine, and compare ``outputs`` and ``inout`` tensors with the first engine's.
@@ -248,7 +249,7 @@ def compare(
     ``arguments`` by parameter name: CPU tensors, numbers, constants; they are not changed. The first engine allocates its outputs; the
     others get tensors full of garbage, so that an element that is not written shows, but zeros for outputs in ``partial``.
     An engine that raises an NsaError is listed with it; a fault of the program in the interpreter is NSA0520, and ends the comparison.
-    ``say`` is told what is being done.
+    ``schedule``: what is pinned of the code that backends make. ``say`` is told what is being done.
     """
     import torch
 
@@ -275,7 +276,7 @@ def compare(
                 if engine == "interpreter":
                     result = kernel.interpret(**given, target=target)
                 else:
-                    result = kernel(**given, backend=engine, target=target)
+                    result = kernel(**given, backend=engine, target=target, schedule=schedule)
         except NsaError as error:
             failure = error
         except Fault as fault:

@@ -63,7 +63,7 @@ def call(scope: Scope, node: syntax.Call) -> Operand:
             made = as_dtype(x, dtype, node.span)
             return made if dtype.kind != "signed" else ir.Const(I64, (), made.value, span=node.span)
     if dtype in (E2M1,) or dtype.name == "e8m0":
-        scope.later(f"the conversion to {dtype}", 4, node.span)
+        scope.later(f"the conversion to {dtype}", node.span)
     return convert(scope, as_value(x, argument.span), dtype, node.span)
 
 
@@ -334,7 +334,7 @@ def _take(scope: Scope, node: syntax.Call) -> Operand:
     if axis not in v.axes:
         raise NsaError.at("NSA0307", f"the value has no axis '{chosen.name}': it is {describe(v)}", chosen.name_span)
     at = integer(scope, chosen.value, "a lane")
-    scope.later("'take'", 4, node.span)
+    scope.later("'take'", node.span)
     return _placeholder(v.dtype, ir.join(without(v.axes, (axis,)), at.axes, order=tuple(scope.order)), node.span)
 
 
@@ -343,7 +343,7 @@ def _rename(scope: Scope, node: syntax.Call) -> Operand:
     v, old, new = value(scope, v_node), axis_name(scope, old_node), axis_name(scope, new_node)
     if old not in v.axes:
         raise NsaError.at("NSA0307", f"the value has no axis '{ir.plain(old)}': it is {describe(v)}", old_node.span)
-    scope.later("'rename'", 4, node.span)
+    scope.later("'rename'", node.span)
     return _placeholder(v.dtype, ir.join(without(v.axes, (old,)), (new,), order=tuple(scope.order)), node.span)
 
 
@@ -351,13 +351,13 @@ def _histogram(scope: Scope, node: syntax.Call) -> Operand:
     x_node, bin_node = arguments(node, 2, 2, ("axis", "where"))
     x = integer(scope, x_node, "a bin")
     over, bins = axes_argument(scope, node, x), axis_name(scope, bin_node)
-    scope.later("'histogram'", 4, node.span)
+    scope.later("'histogram'", node.span)
     return _placeholder(I64, ir.join(without(x.axes, over), (bins,), order=tuple(scope.order)), node.span)
 
 
 def _pack(scope: Scope, node: syntax.Call) -> Operand:
     low, high = (value(scope, n) for n in arguments(node, 2, 2))
-    scope.later("'pack'", 4, node.span)
+    scope.later("'pack'", node.span)
     return _placeholder(U8, scope.join(low, high), node.span)
 
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import torch
 from torch import Tensor
-from typing_extensions import assert_never
 
 from nsalang import collisions, ir, numerics
 from nsalang.dtypes import BOOL, I64, DType

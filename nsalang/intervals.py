@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from math import prod
-
-from typing_extensions import assert_never
+from typing import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import BOOL, DType

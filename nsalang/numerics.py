@@ -11,11 +11,10 @@ This module imports torch; import it inside functions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never
 
 import torch
 from torch import Tensor
-from typing_extensions import assert_never
 
 from nsalang.dtypes import BOOL, E8M0, DType
 from nsalang.ir import BinaryOp, ReduceOp, UnaryOp

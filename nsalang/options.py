@@ -31,9 +31,6 @@ class Options:
 DEFAULT = Options()
 
 
-LATER: Mapping[str, str] = {"autotune": "a later part"}
-
-
 def options_of(
     kernel: str,
     base: Options,
@@ -88,7 +85,7 @@ def refuse_later(kernel: str, options: Mapping[str, object]) -> None:
     """Raises NSA0402 for an option that this version lacks, unless it is off."""
     for name, value in options.items():
         if value is not None and value is not False:
-            raise NsaError.at("NSA0402", f"the option '{name}' of '{kernel}' is not there yet: it comes with {LATER[name]}")
+            raise NsaError.at("NSA0402", f"the option '{name}' of '{kernel}' is not there yet; leave it out")
 
 
 def pins_of(schedule: object) -> tuple[ir.Pin, ...]:

@@ -13,8 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-
-from typing_extensions import assert_never
+from typing import assert_never
 
 from nsalang import ir
 from nsalang.dtypes import BOOL, E4M3_FNUZ, F32, I32, I64, DType

@@ -109,11 +109,9 @@ class Scope:
         self.order.append(made)
         return made
 
-    def later(self, what: str, part: int, span: Span) -> None:
+    def later(self, what: str, span: Span) -> None:
         """Report a construct that is parsed and typed but not lowered yet."""
-        self.problems.append(
-            Diagnostic("NSA0401", f"{what} is checked, but this version cannot lower it yet (it comes with part {part})", span)
-        )
+        self.problems.append(Diagnostic("NSA0401", f"{what} is part of the language, and this version cannot compile it yet", span))
 
     def guard(self, axes: tuple[str, ...]) -> ir.Expr | None:
         """The conjunction of the guards in force, for an access with these axes: a condition's other axes guard by ``any``."""

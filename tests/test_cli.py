@@ -22,6 +22,7 @@ from nsalang.commands.files import write_files
 from nsalang.memory import enough_memory
 from nsalang.parser import parse, read_source
 from nsalang.source import NsaError
+from nsalang.target import KNOWN
 from nsalang.typecheck import kernel_names
 
 ROOT = Path(__file__).parent.parent
@@ -297,6 +298,15 @@ def test_compile_takes_pinned_places(capfd: pytest.CaptureFixture[str]) -> None:
     assert code == 1 and "error[NSA0409]" in err
 
 
+@pytest.mark.parametrize("command", [["run"], ["bench"], ["bench", "--compile-time", "--repeat", "1"]])
+def test_run_and_bench_take_pins(command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    sizes = [] if "--compile-time" in command else ["-D", "N=9", "-t", "cpu"]
+    code, out, err = run(capfd, *command, ADD, *sizes, "-b", "tilelang", "--pin", "n=32")
+    assert code == 0 and "tilelang" in out, err
+    code, _, err = run(capfd, *command, ADD, *sizes, "-b", "tilelang", "--pin", "q=32")
+    assert code == 1 and "error[NSA0409]" in err and "'q'" in err
+
+
 def test_a_failed_compile_leaves_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     both = tmp_path / "both.nsa"
     both.write_text(ADD.read_text() + "\n\n" + ADD.read_text().replace("vector_add", "wrong").replace("b[n]", "b[m]"))
@@ -375,7 +385,9 @@ def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capfd, "doctor", "--json")
     found = json.loads(out)
     assert code == 0 and {"torch", "triton", "tilelang", "python"} <= set(found["versions"])
-    assert {row["target"] for row in found["works"]} >= {"cuda:sm_90", "hip:gfx942", "cpu"}
+    works = {row["target"]: (row["triton"], row["tilelang"]) for row in found["works"]}
+    assert tuple(works) == KNOWN
+    assert works["hip:gfx942"] == ("compiles", "makes HIP source") and works["cpu"] == ("runs", "runs")
 
 
 # ------------------------------------------------------------------------------------------------------------------------- run

@@ -132,7 +132,7 @@ RESULT: dict[str, object] = {
     "date": "2026-01-02T03:04:05+00:00",
     "device": "NVIDIA H200",
     "commit": "abc",
-    "command": "python -m nsalang.bench gpu",
+    "command": "python -m nsalang.bench gpu --json /root/out/a.json --peers /tmp/here/peers.py",
     "versions": {"torch": "2.11"},
     "failed": [{"of": "peers", "family": "rows", "why": "exit 1"}],
     "rows": [
@@ -141,8 +141,9 @@ RESULT: dict[str, object] = {
     ] + [
         {"kernel": "rmsnorm", "case": [4096, 16384], "backend": "triton", "us": 60.0, "tb_s": 4.0},
         {"kernel": "act_quant", "case": [128, 512], "backend": "triton", "us": 1.5, "tb_s": 0.1},
-        {"of": "peers", "family": "quant", "peer": "by hand", "case": [128, 512], "graph_us": 1.4, "tb_s": 0.1},
+        {"of": "peers", "family": "quant", "peer": "by hand[grid](...)", "case": [128, 512], "graph_us": 1.4, "tb_s": 0.1},
         {"of": "peers", "family": "rows", "peer": "torch rms_norm", "case": [1, 2], "failed": "no"},
+        {"of": "peers", "family": "rows", "peer": "torch rms_norm", "case": [4096, 16384], "ms": 0.5, "tb_s": 0.5},
         {"kernel": "act_quant", "case": [128, 512], "backend": "triton", "host_us": 5.0},
     ],
 }  # fmt: skip
@@ -152,7 +153,7 @@ def test_a_run_becomes_tables() -> None:
     columns, rows = correctness(RESULT)
     assert rows == [["act_quant", "(1, 128) plain", "y all 128", "y all 128", "exact", "DIFFER"]]
     assert [r[0] for r in times(RESULT)[1]] == [
-        "act_quant", "quant: by hand", "rows: torch rms_norm", "rmsnorm", "act_quant, host time of a call",
+        "act_quant", "quant: by hand[grid](...)", "rows: torch rms_norm", "rmsnorm", "rows: torch rms_norm", "act_quant, host time of a call",
     ]  # fmt: skip
     assert len(set(map(len, text_table(columns, rows).splitlines()[:2]))) == 1
 
@@ -162,4 +163,7 @@ def test_the_page_is_made_of_json_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert bench.main(["report", str(tmp_path / "a.json")]) == 0
     page = capsys.readouterr().out
     assert page == markdown([RESULT])
-    assert "| act_quant | triton | [128, 512] | 1.50 | 0.10 |" in page and "- Failed: peers rows: exit 1." in page
+    assert "| act_quant | triton | [128, 512] | 1.50 | 0.10 | kept |" in page and "- Failed: peers rows: exit 1." in page
+    assert "| rows: torch rms_norm | peer | [4096, 16384] | 500.00 | 0.50 | emptied |" in page
+    assert "| quant: by hand[grid]\\(...) | peer |" in page
+    assert "\n    python -m nsalang.bench gpu --json a.json --peers peers.py\n" in page

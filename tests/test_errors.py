@@ -125,14 +125,8 @@ def test_codes_that_are_used_are_in_the_table_and_in_a_test() -> None:
         for p in (ROOT / folder).rglob("*.py")
         if p.name != "codes.py"
     )
-    tests = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").rglob("*") if p.suffix in (".py", ".nsa"))
+    # This file names codes that have no file under errors/, which tests nothing.
+    files = [p for p in (ROOT / "tests").rglob("*") if p.suffix in (".py", ".nsa") and p != Path(__file__)]
+    tests = "".join(p.read_text(encoding="utf-8") for p in files)
     assert set(re.findall(r"NSA\d{4}", code)) == CODES.keys()
     assert {c for c in CODES if c not in tests} == set()
-
-
-def test_a_format_that_cannot_be_stored_yet() -> None:
-    import nsalang
-
-    module = nsalang.load_text("def f(x: e2m1[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = f32(x[n])\n")
-    with pytest.raises(NsaError, match=r"NSA0411\]: 'x' can't hold e2m1"):
-        module.f.compile(target="cuda:sm_90", backend="triton")

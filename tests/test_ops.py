@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import references as reference
 import torch
@@ -272,6 +273,19 @@ def test_decode_of_one_token() -> None:
     assert ops.sparse_mla_decode(q, kv, idx, scale, width, backend=BACKEND).shape == (2, 2, 8, 32)
 
 
+@pytest.mark.slow
+def test_an_fp8_cache_with_gaps() -> None:
+    """Pages and tokens lie at any strides that keep f32 aligned."""
+    operator, (q, cache, *rest), wanted = sparse_mla_fp8_decode()
+    for token, page in ((656, 4 * 656 + 16), (672, 4 * 672), (700, 4 * 700)):
+        held = torch.zeros(3 * page, dtype=U8).as_strided((3, 4, 1, 656), (page, token, 656, 1)).copy_(cache)
+        for found, other in zip(operator(q, held, *rest), wanted, strict=True):
+            good(reference.wide(found), reference.wide(other))
+    odd = torch.zeros(3 * 4 * 657, dtype=U8).as_strided((3, 4, 1, 656), (4 * 657, 657, 657, 1))
+    with pytest.raises(NsaError, match="NSA0521"):
+        operator(q, odd, *rest)
+
+
 # ------------------------------------------------------------------------------------------------------------------------ tracing
 
 
@@ -451,6 +465,21 @@ ERRORS: dict[str, tuple[str, str, Callable[[], Any]]] = {
             q8[:, None], torch.zeros(2, 8, 1, 36, dtype=U8), f32(3, 8), i32(1, 1, 1), torch.zeros(3, 1, dtype=torch.int32), 9
         ),
     ),
+    "array": (
+        "NSA0504",
+        "'a' is a value of type ndarray; expected a tensor",
+        lambda: ops.matmul(values(5, 16).float().numpy(), values(16, 7)),
+    ),
+    "list": ("NSA0504", "'kv' is a value of type list; expected a tensor", lambda: ops.sparse_mla(q4, [rows], index, d_v=32)),
+    "none": ("NSA0504", "'attn_sink' is None; expected a tensor", lambda: ops.sparse_mqa_sink(q4, rows[None], None, index)),
+    "optional": ("NSA0504", "'topk_length' is a value of type int", lambda: ops.sparse_mla(q4, rows, index, d_v=32, topk_length=8)),
+    "scale": ("NSA0504", "'sm_scale' is a value of type str; expected a number", lambda: ops.sparse_mla(q4, rows, index, "e")),
+    "flag": ("NSA0504", "'causal' is a value of type str; expected True or False", lambda: ops.attention(q4, q4, q4, None, "no")),
+    "scales": (
+        "NSA0504",
+        "'kv' is the pair of keys and their scales, two tensors",
+        lambda: ops.mqa_logits(q8, (k8, 1.0), f32(3, 8), i32(0, 0, 0), i32(9, 9, 9)),
+    ),
     "backend": ("NSA0607", "unknown backend 'cuda'", lambda: ops.matmul(values(5, 16), values(16, 7), backend="cuda")),
 }
 
@@ -462,6 +491,23 @@ def test_errors(name: str) -> None:
         call()
     (found,) = raised.value.diagnostics
     assert found.code == code and sentence in found.sentence
+
+
+def test_numbers_of_other_kinds() -> None:
+    """Whatever torch takes for a number is taken."""
+    found = ops.sparse_mla(q4, rows, index, np.float64(0.2), np.int64(32))
+    assert isinstance(found, Tensor) and torch.equal(found, ops.sparse_mla(q4, rows, index, 0.2, 32))
+
+
+@pytest.mark.parametrize("return_lse", [False, True])
+def test_there_is_no_gradient_yet(return_lse: bool) -> None:
+    q = values(1, 3, 2, 16).requires_grad_()
+    found = ops.attention(q, q, q, return_lse=return_lse)
+    loss = found[1].sum() if isinstance(found, tuple) else found.float().sum()
+    with pytest.raises(NsaError, match=r"NSA0403\]: nsalang\.ops\.attention has no gradient yet"):
+        loss.backward()
+    with torch.no_grad():
+        assert isinstance(plain := ops.attention(q, q, q), Tensor) and not plain.requires_grad
 
 
 # ------------------------------------------------------------------------------------------------------------------------- README

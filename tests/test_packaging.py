@@ -5,12 +5,12 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-tomllib = pytest.importorskip("tomllib", reason="part of Python since 3.11")
 ROOT = Path(__file__).parent.parent
 
 

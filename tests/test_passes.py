@@ -12,6 +12,7 @@ import torch
 from nsalang import ir, parser, typecheck
 from nsalang.dtypes import E5M2, E8M0, I64, DType
 from nsalang.interp import interpret
+from nsalang.kernel import load_text
 from nsalang.launch import is_exact
 from nsalang.numerics import memory, memory_dtype
 from nsalang.passes import PASSES, simplify
@@ -459,6 +460,12 @@ def codes(c: {typed_as}[A], x: f32[N], h: bf16[B], back: Out[f32[A]], half: Out[
     tensors = {"c": c, "x": x, "h": h}
     sizes = {"A": 256, "N": len(x), "B": len(h)}
     check(kernel, sizes, target=target, pins={"a": 256, "n": 8192, "b": 16384}, tensors=tensors, backends=("triton",), widths=(False,))
+
+
+def test_a_format_that_cannot_be_stored_yet() -> None:
+    module = load_text("def f(x: e2m1[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = f32(x[n])\n")
+    with pytest.raises(NsaError, match=r"NSA0411\]: 'x' can't hold e2m1"):
+        module.f.compile(target="cuda:sm_90", backend="triton")
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u8", "i16", "u16", "i32", "u32", "i64"])

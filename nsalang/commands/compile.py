@@ -11,7 +11,7 @@ from nsalang.commands.settings import define_options, kernels_in, known_to, mean
 from nsalang.commands.terminal import Session, session_options
 from nsalang.driver import BACKENDS, EMITS, Backend, Choice, Compiled, Meaning, check_emit, choose_backend, compile_kernel
 from nsalang.source import NsaError
-from nsalang.target import Target, parse_target
+from nsalang.target import KNOWN, Target, parse_target
 
 if TYPE_CHECKING:
     from nsalang.kernel import Kernel, Program
@@ -32,9 +32,7 @@ SUFFIXES = {
 @click.command("compile")
 @click.argument("file")
 @click.argument("kernel", required=False)
-@click.option(
-    "-t", "--target", default="cuda:sm_90", show_default=True, help="cuda:sm_80, sm_89, sm_90, sm_100, …; hip:gfx942, gfx950; cpu."
-)
+@click.option("-t", "--target", default="cuda:sm_90", show_default=True, help=", ".join(KNOWN) + ".")
 @click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), help="Default: every backend that can emit what is asked for.")
 @click.option("--emit", type=click.Choice(EMITS), default="source", show_default=True, help="What to write.")
 @define_options

@@ -123,7 +123,7 @@ def _backend(backend: str) -> list[tuple[str, str]]:
 
 
 def _trial(backend: Backend, target: str) -> str:
-    """``runs``, ``compiles``, or why not. What needs no device is tried to the last text before its compiler, which Backends tells of."""
+    """``runs``; how far code is made without the device, up to the last text before a compiler that Backends tells of; or why not."""
     from nsalang import load
     from nsalang.commands.bench import examples
     from nsalang.commands.run import here
@@ -142,4 +142,4 @@ def _trial(backend: Backend, target: str) -> str:
         return error.diagnostics[0].sentence
     except Exception as error:  # noqa: BLE001
         return f"does not work: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    return "compiles"
+    return {"cuda": "makes CUDA source, for nvcc", "hip": "makes HIP source"}.get(made, "compiles")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsalang.commands.settings import define_options
+from nsalang.commands.settings import define_options, pin_option, pinned
 from nsalang.commands.terminal import Session, report, session_options
 from nsalang.driver import BACKENDS, choose_backend
 from nsalang.options import check_here
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the interpreter is compared with.",
 )
+@pin_option
 @click.option("--save", metavar="FILE", help="Write the outputs (of the last backend) to a .pt or .npz file.")
 @session_options
 @click.pass_obj
 def command(
     session: Session, file: str, kernel: str | None, defines: tuple[str, ...], present: tuple[str, ...], without: tuple[str, ...],
-    inputs: tuple[str, ...], seed: int, target: str | None, backend: str, save: str | None,
+    inputs: tuple[str, ...], seed: int, target: str | None, backend: str, pins: tuple[str, ...], save: str | None,
 ) -> None:  # fmt: skip
     """Run KERNEL of FILE. -D M=128,N=512 gives sizes; what no file gives is random. Exit code 1 where the results disagree.
 
@@ -47,6 +48,7 @@ def command(
     from nsalang import compare
     from nsalang.commands.inputs import case_of, save_outputs
 
+    schedule = dict(pinned(pins))
     device = parse_target(target or here())
     check_here(device)
     engines = ["interpreter", *(choose_backend(b, device) for b in BACKENDS if backend in (b, "both"))]
@@ -62,6 +64,7 @@ def command(
             inout=case.tensors("inout"),
             partial=case.typed.partial,
             engines=engines,
+            schedule=schedule or None,
             say=say,
         )
     show(session, result)

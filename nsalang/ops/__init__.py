@@ -4,11 +4,12 @@ Signatures follow the libraries that define the operations (DeepSeek's inference
 
 - takes strided tensors as they are: leading axes are folded as views, and where strides do not allow that, there is one launch for each index;
 - allocates its results contiguous, unless it says otherwise, and never waits for the device: it may be captured in a CUDA graph once it has run;
-- works under ``torch.compile(fullgraph=True)``, and has no gradient;
+- works under ``torch.compile(fullgraph=True)``;
+- has no gradient yet: a backward pass that reaches it raises NSA0403;
 - takes ``backend="auto" | "triton" | "tilelang"``: auto is Triton on a GPU, and TileLang's C on the CPU;
-- raises ``nsalang.NsaError`` before any launch: NSA0506 for a wrong dtype, NSA0508 for a wrong number of axes, NSA0509 for an extent that does not fit
-  the others, NSA0511 for tensors on several devices, NSA0514 for sizes that the kernel does not take, NSA0515 for a cache whose pages or tokens lie
-  apart, NSA0516 for a wrong option, NSA0607 for an unknown backend. What is no tensor at all, torch refuses.
+- raises ``nsalang.NsaError`` before any launch: NSA0504 for what is no tensor or no number where one is wanted, NSA0506 for a wrong dtype, NSA0508 for a
+  wrong number of axes, NSA0509 for an extent that does not fit the others, NSA0511 for tensors on several devices, NSA0514 for sizes that the kernel does
+  not take, NSA0515 for a cache whose pages or tokens lie apart, NSA0516 for a wrong option, NSA0607 for an unknown backend.
 
 Importing this package imports no torch; taking a function from it does, and defines ``torch.ops.nsalang.*``.
 """

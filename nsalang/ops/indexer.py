@@ -65,8 +65,8 @@ def mqa_logits(
     With leading B: [B, S, …] and kv [B, T, …], one launch for each of B, or kv [T, …] for all. Returns f32 [S, T] or [B, S, T]. Elsewhere it is
     -inf with ``clean_logits``, undefined without. As ``fp8_mqa_logits`` of DeepGEMM.
     """
-    if not isinstance(kv, tuple | list) or len(kv) != 2:
-        raise Operands("mqa_logits").error("NSA0504", "'kv' is the pair of keys and their scales")
+    if not isinstance(kv, tuple | list) or len(kv) != 2 or not all(isinstance(t, Tensor) for t in kv):
+        raise Operands("mqa_logits").error("NSA0504", "'kv' is the pair of keys and their scales, two tensors")
     found: Tensor = _mqa_logits(q, kv[0], kv[1], weights, cu_seq_len_k_start, cu_seq_len_k_end, clean_logits, backend)
     return found
 
@@ -115,7 +115,8 @@ def _mqa_logits_into(
 
 
 _mqa_logits = operator(
-    "mqa_logits(Tensor q, Tensor k, Tensor k_scale, Tensor weights, Tensor start, Tensor end, bool clean, str backend) -> Tensor",
+    "mqa_logits(Tensor q, Tensor k, Tensor k_scale, Tensor weights, Tensor cu_seq_len_k_start, Tensor cu_seq_len_k_end, bool clean_logits, str backend)"
+    " -> Tensor",
     _mqa_logits_run,
     _mqa_logits_empty,
 )
@@ -222,7 +223,7 @@ def bytes_of(operator: str, cache: Tensor, kept: int) -> Tensor:
 
 
 _paged = operator(
-    "paged_mqa_logits(Tensor q, Tensor kv_cache, Tensor weights, Tensor context_lens, Tensor block_table, SymInt max_context_len, bool clean, str backend)"
+    "paged_mqa_logits(Tensor q, Tensor kv_cache, Tensor weights, Tensor context_lens, Tensor block_table, SymInt max_context_len, bool clean_logits, str backend)"
     " -> Tensor",
     _paged_run,
     _paged_empty,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -27,7 +27,8 @@ BYTES = (torch.uint8, torch.int8, *E4M3)
 def operator(schema: str, compute: Callable[..., Any], shape: Callable[..., Any]) -> Any:
     """Define ``nsalang::NAME(…) -> …`` for CPU and GPU tensors. ``shape`` makes empty results of the same shapes, strides and dtypes, for tracing.
 
-    Registered with the dispatcher itself: ``torch.library.custom_op`` adds five times the cost of this to every call.
+    Registered with the dispatcher itself: ``torch.library.custom_op`` adds five times the cost of this to every call. A backward pass through it
+    raises NSA0403: without a formula torch would warn once, and leave gradients out.
     """
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
     name = schema[: schema.index("(")]
@@ -35,7 +36,42 @@ def operator(schema: str, compute: Callable[..., Any], shape: Callable[..., Any]
         LIBRARY.impl(name, compute, key)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"nsalang::{name}", shape, lib=LIBRARY)
     plain, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.nsalang, plain), overload or "default")
+
+    def backward(context: Any, *gradients: Any) -> Any:
+        raise NsaError.at(
+            "NSA0403",
+            f"nsalang.ops.{plain} has no gradient yet",
+            help="call it under torch.no_grad(), or on tensors that require none (x.detach())",
+        )
+
+    torch.library.register_autograd(f"nsalang::{name}", backward, lib=LIBRARY)
+    return checked(getattr(getattr(torch.ops.nsalang, plain), overload or "default"))
+
+
+def checked(call: Any) -> Callable[..., Any]:
+    """An operator that tells of a tensor in place of a number, or the other way round, as every other mistake is told: torch's dispatcher would raise
+    an error of its own, with the values of all tensors in it. Raises NSA0504."""
+    arguments = [(a.name, str(a.type)) for a in call._schema.arguments]
+    operands = tuple((n, WANTED[k.removeprefix("Optional[").removesuffix("]")], k.startswith("Optional[")) for n, k in arguments)
+
+    def run(*values: Any) -> Any:
+        for (name, (kinds, method, wanted), optional), value in zip(operands, values, strict=True):
+            if not isinstance(value, kinds) and not (value is None and optional) and not (method and hasattr(value, method)):
+                found = "None" if value is None else f"a value of type {type(value).__name__}"
+                raise Operands(call._opname).error("NSA0504", f"'{name}' is {found}; expected {wanted}")
+        return call(*values)
+
+    return run
+
+
+WANTED: Mapping[str, tuple[tuple[type, ...], str | None, str]] = {
+    "Tensor": ((torch.Tensor,), None, "a tensor"),
+    "int": ((int, torch.SymInt), "__index__", "an integer"),
+    "float": ((float, int, torch.SymInt, torch.SymFloat), "__float__", "a number"),
+    "bool": ((bool,), None, "True or False"),
+    "str": ((str,), None, "a text"),
+}
+"""For each type of a schema the classes that torch takes, the method of what else it takes (numpy's numbers), and the words for it."""
 
 
 def operator_with_lse(

@@ -66,11 +66,11 @@ def sparse_mla_decode(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """``sparse_mla`` for few tokens over one cache: each token's indices in ``num_splits`` parts, which run at once, and then their weighted sum.
 
-    q: bf16 [B, X, H, E], X tokens of each request, or [B, H, E] for one. kv_cache: bf16, rows [T, E] or [T, 1, E], or contiguous pages [NB, P, 1, E]. indices: i32
-    [B, X, K] (with q [B, H, E]: [B, K] or [B, 1, K]), each page * P + slot. attn_sink: f32 [H]; topk_length: i32 [B]. ``num_splits``: None lets sizes
-    and the device decide; fix it to get the same bits in a batch of any size. Returns o, bf16 [B, X, H, d_v] or [B, H, d_v]; with ``return_lse``
-    also lse, f32 [B, H, X], transposed in memory, or [B, H]. Rules as in ``sparse_mla``; partial results are f32. As ``flash_mla_with_kvcache`` of
-    FlashMLA with indices.
+    q: bf16 [B, X, H, E], X tokens of each request, or [B, H, E] for one. kv_cache: bf16, rows [T, E] or [T, 1, E] at any
+    strides, or pages [NB, P, 1, E], each P rows behind the one before. indices: i32 [B, X, K] (with q [B, H, E]: [B, K] or [B, 1, K]), each page * P + slot.
+    attn_sink: f32 [H]; topk_length: i32 [B]. ``num_splits``: None lets sizes and the device decide; fix it to get the same bits in a batch of any size.
+    Returns o, bf16 [B, X, H, d_v] or [B, H, d_v]; with ``return_lse`` also lse, f32 [B, H, X], transposed in memory, or [B, H]. Rules as in
+    ``sparse_mla``; partial results are f32. As ``flash_mla_with_kvcache`` of FlashMLA with indices.
     """
     base = lse_unit(lse_base)
     return _decode(return_lse, q, kv_cache, indices, sm_scale, d_v, attn_sink, topk_length, num_splits, base, backend)
@@ -176,11 +176,11 @@ def sparse_mla_fp8_decode(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """``sparse_mla_decode`` over a paged cache of 656-byte tokens: 512 e4m3, 4 f32 scales of 128 of them each, and 64 bf16.
 
-    q: bf16 [B, X, H, 576], or [B, H, 576] for X = 1. kv_cache: bytes (u8, i8 or e4m3), contiguous, [NB, P, 1, 656] or [NB, P, 656], P tokens a page. indices:
-    i32 [B, X, K] (with q [B, H, 576]: [B, K] or [B, 1, K]), each page * P + slot. attn_sink: f32 [H]; topk_length: i32 [B]. ``sm_scale`` is
-    576 ** -0.5 where left out. ``num_splits`` as in ``sparse_mla_decode``. Returns o, bf16 [B, X, H, 512] or [B, H, 512]; with ``return_lse`` also
-    lse, f32 [B, H, X] or [B, H]. A cached value counts as bf16(value * scale). Rules as in ``sparse_mla``. As ``flash_mla_with_kvcache`` of FlashMLA
-    with ``is_fp8_kvcache`` and indices.
+    q: bf16 [B, X, H, 576], or [B, H, 576] for X = 1. kv_cache: bytes (u8, i8 or e4m3), [NB, P, 1, 656] or [NB, P, 656], P tokens a page; pages and tokens
+    at any strides that 4 divides, the bytes of a token in a piece. indices: i32 [B, X, K] (with q [B, H, 576]: [B, K] or [B, 1, K]), each page * P + slot.
+    attn_sink: f32 [H]; topk_length: i32 [B]. ``sm_scale`` is 576 ** -0.5 where left out. ``num_splits`` as in ``sparse_mla_decode``. Returns o, bf16
+    [B, X, H, 512] or [B, H, 512]; with ``return_lse`` also lse, f32 [B, H, X] or [B, H]. A cached value counts as bf16(value * scale). Rules as in
+    ``sparse_mla``. As ``flash_mla_with_kvcache`` of FlashMLA with ``is_fp8_kvcache`` and indices.
     """
     base = lse_unit(lse_base)
     return _fp8(return_lse, q, kv_cache, indices, sm_scale, attn_sink, topk_length, num_splits, base, backend)

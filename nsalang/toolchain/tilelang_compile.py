@@ -387,5 +387,5 @@ def doctor() -> list[tuple[str, str]]:
         ("tilelang", found),
         ("nvcc (TileLang for CUDA)", nvcc or "missing"),
         ("g++ (TileLang for the CPU)", shutil.which("g++") or "missing"),
-        ("TileLang for HIP", "source only"),
+        ("hipcc (TileLang for HIP)", "not used: TileLang's code for HIP ends with its source"),
     ]
