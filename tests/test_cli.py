@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -220,8 +221,9 @@ def test_a_closed_pipe_is_quiet() -> None:
 
 def test_ctrl_c_of_a_process() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "nsalang", "fmt", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+        [sys.executable, "-m", "nsalang", "fmt", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
-from test_passes import check, typed
+from test_passes import check, trusted, typed
 from test_passes_random import COMMON, grow
 
 from nsalang import ir
@@ -156,7 +156,7 @@ def test_guards_walk_a_large_kernel_a_few_times() -> None:
     for stage, run in PASSES:
         if stage == "guard":
             break
-        kernel = run(kernel, target)
+        kernel = (trusted if stage == "prove" else run)(kernel, target)  # the prover would drop most guards, and with them the size
     size = sum(1 for _ in ir.walk(kernel))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ir, "children", counted)

@@ -161,8 +161,16 @@ def test_a_fork_gets_a_worker_of_its_own() -> None:
     assert y.item() == 4
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.timeout(60)
-@pytest.mark.usefixtures("own_worker")
+@pytest.mark.usefixtures("own_worker", "interruptible")
 def test_ctrl_c_leaves_a_usable_state() -> None:
     import threading
 
