@@ -223,7 +223,7 @@ def test_a_view_at_an_odd_address() -> None:
     assert found.code == "NSA0521" and "begins at an address" in found.sentence
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "sums" else n for n in CASES])
 def test_every_pass_keeps_the_meaning(name: str) -> None:
     """On real lanes and, from the masks on, on those of a machine with short tiles, where an access outside or an unfilled lane is a fault."""
     inputs = made(name)

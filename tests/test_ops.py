@@ -241,6 +241,7 @@ def test_forms_of_a_paged_cache() -> None:
         assert found.shape == (2, 15) and reference.logits_complaint(found, wanted) == ""
 
 
+@pytest.mark.slow
 def test_sparse_mla_of_batches() -> None:
     _, (q, kv, idx, scale, width, sink, length, limit, *_), _ = sparse_mla()
     queries, cut, ends, last = q.view(2, 2, 8, 48), idx.view(2, 2, 12), length.view(2, 2), limit.view(2, 2)
