@@ -92,6 +92,8 @@ def test_triton_viz_agrees(name: str, lie: str) -> None:
     if importlib.util.find_spec("triton_viz") is None:
         pytest.skip("triton-viz is not installed")
     done = start("triton_viz_worker.py", lie, name)
+    if "NotImplementedError: Concretize for op" in done.stderr:
+        pytest.skip("triton-viz follows no loop whose bounds are divided or come from memory")
     if lie == "none":
         assert done.returncode == 0 and done.stdout.splitlines()[-1:] == ["end"], done.stdout[-2000:] + done.stderr[-2000:]
     else:
