@@ -109,6 +109,7 @@ class _Choice:
         self.batch = {a for d in self.dots for a in batch_axes(d)}
         self.sides = [side for d in self.dots for side in rows_and_columns(d)]
         self.row_axes = {a for d in self.dots for a in rows_and_columns(d)[0]}
+        self.loops = {n.index for n in ir.walk(kernel) if isinstance(n, ir.For)}
         self.assigned: dict[str, list[ir.Expr]] = {}
         for node in ir.walk(kernel):
             if isinstance(node, ir.Assign):
@@ -214,7 +215,9 @@ class _Choice:
             several = one = (self.options["stages"],)
         reduced = self.reduced_columns()
         columns = 64 if reduced and not self.on_triton else COLUMNS
-        most = 256 if reduced and self.on_triton else 64 if self.chained and self.on_triton else ROWS
+        most = 64 if self.chained and self.on_triton else ROWS
+        if reduced and self.on_triton and not self.row_axes & self.loops:
+            most = 2 * ROWS
         for width in (columns, columns // 2, columns // 4):
             for shortest in ((1, 2), (4,)):
                 for rows in (n for n in (256, ROWS, 64, 32, LEAST) if n <= most):

@@ -142,8 +142,7 @@ def compile_all(
             return
         process = context.Process(target=compile_group, args=(group, key[0], target, folder, str(out)))
         process.start()
-        process.join(left)
-        if process.exitcode is None:
+        if not ended(process, left):
             for end in (lambda: os.killpg(process.pid or 0, signal.SIGKILL), process.kill):
                 try:
                     end()
@@ -164,6 +163,16 @@ def compile_all(
         list(pool.map(work, enumerate(order)))
     shutil.rmtree(temporary, ignore_errors=True)
     return late
+
+
+def ended(process: multiprocessing.process.BaseProcess, seconds: float) -> bool:
+    """Whether a process ended in time. A thread that starts another process asks after all of them, so that a wait beside it can come back with nothing
+    before the time is up."""
+    until = time.monotonic() + seconds
+    while process.exitcode is None and (left := until - time.monotonic()) > 0:
+        process.join(left)
+        time.sleep(0.05)
+    return process.exitcode is not None
 
 
 # ----------------------------------------------------------------------------------------------------------------------------- a case
