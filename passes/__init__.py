@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nsalang import ir
-from nsalang.passes import assume, check, contract, expand, flatten, guard, legalize, order, place, prove, simplify, spread, tiles, width
+from nsalang.passes import (
+    assume,
+    check,
+    contract,
+    expand,
+    flatten,
+    guard,
+    legalize,
+    order,
+    place,
+    prove,
+    ranges,
+    simplify,
+    spread,
+    tiles,
+    width,
+)
 from nsalang.target import Target
 
 PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
@@ -22,5 +38,6 @@ PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("place", place.run),  # after guard: only a load whose masked lanes are 0 can go straight to shared memory
     ("legalize", legalize.run),  # before width: it makes integer operations of its own
     ("width", width.run),  # before flatten: a value that is named has its final dtype
+    ("ranges", ranges.run),  # after width: both sides of a comparison have one length
     ("flatten", flatten.run),  # last: names are for the lowerings alone
 )

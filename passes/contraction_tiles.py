@@ -5,8 +5,8 @@ summed over takes 128 bytes of an operand's row: 64 values of bf16, 128 of fp8 (
 accumulators that a loop carries and the widest other result fit 144 registers of each thread of 8 warps, else there are fewer rows: 64 for an accumulator of 512
 columns. The blocks that contractions read fit shared memory, those that a loop reads once for each stage: 3 stages, or 2 where rows are gathered
 or longer than 256 bytes; else fewer rows, shorter loops, fewer stages. A program has 8 warps where its accumulators and results have more than 16384 elements, else 4.
-As measured on an H200: a result whose columns are reduced next has 64 columns on TileLang, where 128 threads each reduce half a row, and 256 rows on
-Triton with 4 warps. Where one contraction sums over columns of another (attention), Triton takes 64 rows, and TileLang 2 stages and 4 warps up to 24576 elements.
+As measured on an H200: a result whose columns are reduced next has 64 rows where a loop walks them, so that several programs of an SM take turns at the
+tensor core and at reducing; else 64 columns on TileLang, where 128 threads each reduce half a row, and 256 rows on Triton with 4 warps. Where one contraction sums over columns of another (attention), Triton takes 64 rows, and TileLang 2 stages and 4 warps up to 24576 elements.
 Least are 16 rows, 16 columns, 16 summed over (32 for 8 bits). Grid tiles on both sides of a contraction have one lane.
 A grid tile on the rows whose extent is a dimension is of a class: a launch cuts it to the power of two at or above the dimension, so that few
 heads or tokens do not compute 64.
@@ -14,7 +14,7 @@ heads or tokens do not compute 64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -60,6 +60,11 @@ def rows_and_columns(dot: ir.Dot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     assert dot.left is not None
     batch = batch_axes(dot)
     return dot.left, tuple(a for a in dot.axes if a not in dot.left and a not in batch)
+
+
+def are_chained(dots: Sequence[ir.Dot]) -> bool:
+    """Whether one contraction sums over columns of another, as attention does."""
+    return any(d.over in rows_and_columns(other)[1] for d in dots for other in dots)
 
 
 def is_loaded(value: ir.Expr) -> bool:
@@ -115,7 +120,7 @@ class _Choice:
             if isinstance(node, ir.Assign):
                 self.assigned.setdefault(node.name, []).append(node.value)
         self.carried = {name for n in ir.walk(kernel) if isinstance(n, ir.For) for name in n.carried}
-        self.chained = any(d.over in rows_and_columns(other)[1] for d in self.dots for other in self.dots)
+        self.chained = are_chained(self.dots)
         self.blocks = self._blocks()
         self.extents = self._extents()
         self.spans = self._spans()
@@ -214,10 +219,10 @@ class _Choice:
         if "stages" in self.options:
             several = one = (self.options["stages"],)
         reduced = self.reduced_columns()
-        columns = 64 if reduced and not self.on_triton else COLUMNS
-        most = 64 if self.chained and self.on_triton else ROWS
-        if reduced and self.on_triton and not self.row_axes & self.loops:
-            most = 2 * ROWS
+        walked = bool(self.row_axes & self.loops)
+        columns, most = COLUMNS, 64 if (self.chained and self.on_triton) or (reduced and walked) else ROWS
+        if reduced and not walked:
+            columns, most = (COLUMNS, 2 * ROWS) if self.on_triton else (COLUMNS // 2, ROWS)
         for width in (columns, columns // 2, columns // 4):
             for shortest in ((1, 2), (4,)):
                 for rows in (n for n in (256, ROWS, 64, 32, LEAST) if n <= most):

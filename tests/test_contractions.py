@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -269,6 +270,24 @@ def test_heads_are_cut_to_their_class(heads: int, rows: int) -> None:
     schedule = stages(start, "cuda:sm_90", "triton", False, {})[-1][1].schedule
     assert schedule.length("h") == rows and schedule.classes == (("h", 16, 64),)
     assert not sized or any(f"for an extent of at most {rows}" in line for line in schedule.why)
+
+
+@pytest.mark.parametrize(("backend", "hoisted"), [("triton", ["H % 16 == 0", "K % 64 == 0"]), ("tilelang", ["K % 64 == 0"])])
+def test_few_heads_that_one_block_covers_are_worth_a_launch_check_on_triton(backend: str, hoisted: list[str]) -> None:
+    start = typed(WIDE_MLA)
+    for sized, expected in (((("h", 16),), hoisted), ((), ["K % 64 == 0"])):
+        schedule = dataclasses.replace(start.schedule, sized=sized)
+        kernel = stages(dataclasses.replace(start, schedule=schedule), "cuda:sm_90", backend, False, {}, exact=True)[-1][1]
+        assert sorted(r.text for r in kernel.hoists) == expected
+        masks = [n.mask for n in ir.walk(kernel) if isinstance(n, ir.Load) and n.tensor == "q"]
+        assert all((m is None) == (len(expected) == 2) for m in masks)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keys_that_a_loop_walks_are_64_rows(backend: str) -> None:
+    text = (Path(__file__).parent.parent / "examples" / "fp8_index.nsa").read_text()
+    schedule = last(text, backend=backend, dims={"H": 64, "D": 128}).schedule
+    assert dict(schedule.lengths) == {"m": 2, "n": 64, "h": 64, "d": 128} and (schedule.warps, schedule.stages) == (4, 3)
 
 
 # ------------------------------------------------------------------------------------------------------------- masks and places

@@ -51,6 +51,7 @@ def copy(x: i8[M, N], y: Out[i8[M, N]]):
 """
 K = nsalang.load_text(TEXT)
 BACKENDS = ("triton", "tilelang")
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +118,18 @@ def test_offsets_past_32_bits(backend: str) -> None:
     y = K.copy(x, backend=backend)
     assert torch.equal(x, y)
     assert any(choice.wide for _, choice in K.copy.launcher._compiled)
+
+
+def test_just_48_kb_of_shared_memory() -> None:
+    """The driver takes 1 KB of what a block has without asking for more."""
+    indexer = nsalang.load(str(EXAMPLES / "fp8_index.nsa")).fp8_index
+    torch.manual_seed(0)
+    q, k = (torch.randn(1, n, *h, 128, device="cuda").to(torch.float8_e4m3fn) for n, h in ((2, (64,)), (300, ())))
+    w, k_scale = torch.randn(1, 2, 64, device="cuda"), torch.rand(1, 300, device="cuda")
+    found = indexer(q, w, k, k_scale, backend="tilelang", schedule={"n": 256, "m": 2, "stages": 1})
+    scores = torch.einsum("bmhd,bnd->bmhn", q.double(), k.double()).relu()
+    wanted = torch.einsum("bmhn,bmh->bmn", scores, w.double()) * k_scale.double()[:, None]
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_devices_must_agree() -> None:

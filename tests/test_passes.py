@@ -374,6 +374,46 @@ def _terms(mask: ir.Expr | None) -> list[ir.Expr]:
     return [] if mask is None else [mask]
 
 
+@pytest.mark.parametrize(
+    ("asked", "comparisons"),
+    [
+        ("(0 <= t) & (t < T)", ["u32(t) lt u32(T)"]),
+        ("(t < T) & (t < most) & (0 <= t)", ["t lt most", "u32(t) lt u32(T)"]),
+        ("(0 <= t) & (t <= T - 1)", ["0 le t", "t le (T sub 1)"]),  # T may be 0
+        ("(0 <= t) & (t < least) & (t < T)", ["u32(t) lt u32(T)", "t lt least"]),
+        ("(0 <= t) & (t < least)", ["0 le t", "t lt least"]),  # which may be negative
+        ("(1 <= t) & (t < T)", ["1 le t", "t lt T"]),
+    ],
+)
+def test_a_range_from_0_is_one_comparison(asked: str, comparisons: list[str]) -> None:
+    text = f"""
+def marks(idx: i32[S, K], x: f32[T], y: Out[i32[S, K]], most: i32, least: i32):
+    for s in grid(S):
+        for k in tile(K):
+            t = idx[s, k]
+            y[s, k] = where({asked}, 1, 0)
+"""
+    idx = torch.tensor([[0, -1, 2, 9, 3], [4, 5, 2**31 - 1, -(2**31), -7], [1, 3, -(2**31) + 1, 6, 4]], dtype=torch.int32)
+    for least in (-3, 4):
+        check(typed(text), {"T": 5, "S": 3, "K": 5}, pins={"k": 4}, tensors={"idx": idx}, scalars={"most": 4, "least": least})
+    live = next(n.cond for n in ir.walk(last(text)) if isinstance(n, ir.Where))
+    assert [_said(c) for c in _terms(live) if isinstance(c, ir.Binary) and "k" not in _said(c).split()] == comparisons
+
+
+def _said(x: ir.Expr) -> str:
+    """A comparison of the test above in words."""
+    match x:
+        case ir.Binary(op=op, a=a, b=b):
+            words = f"{_said(a)} {op} {_said(b)}"
+            return f"({words})" if op not in ir.COMPARISONS else words
+        case ir.Cast(dtype=dtype, x=inner):
+            return f"{dtype.name}({_said(inner)})"
+        case ir.Const(value=value):
+            return str(value)
+        case _:
+            return ir.plain(x.name)  # type: ignore[union-attr]
+
+
 def test_bounds_from_data_become_names() -> None:
     text = """
 def ragged(x: f32[T], lo: i32[S], hi: i64[S], y: Out[f32[S]]):

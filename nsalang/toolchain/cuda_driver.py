@@ -15,7 +15,6 @@ from nsalang.toolchain import Launch
 _MAX_DYNAMIC_SHARED = 8
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
 _INVALID_CONTEXT, _NOT_INITIALIZED = 201, 3
-_STATIC_SHARED_LIMIT = 48 * 1024
 
 
 def _driver() -> ctypes.CDLL:
@@ -73,7 +72,8 @@ def launcher(cubin: bytes, symbol: str, layout: str, picks: Sequence[tuple[int, 
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         _check(driver, driver.cuModuleLoadData(ctypes.byref(module), cubin), f"load the code of '{symbol}' on device {device}")
         _check(driver, driver.cuModuleGetFunction(ctypes.byref(function), module, symbol.encode()), f"find '{symbol}'")
-        if shared > _STATIC_SHARED_LIMIT:
+        if shared:
+            # Without it the driver gives a block 48 KB in all, of which the code's own static arrays take a part.
             _check(
                 driver, driver.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, shared), f"give '{symbol}' {shared} bytes of shared memory"
             )

@@ -1,16 +1,16 @@
 """fp8_index for cuda:sm_90, in TileLang.
 
-A block makes one b x one m x 128 n; blocks run through the last index fastest.
-D = 128, H = 64.
+A block makes one b x 2 m x one c; blocks run through the last index fastest.
+C = 2048, D = 128, H = 64.
 Dimensions and offsets fit 32 bits; addresses, strides and rows of q and k divide by 16 bytes, last strides are 1, and also those of w, k_scale and out.
-5 accesses: 2 proved, 3 guarded by a tail.
+5 accesses: 5 guarded by a tail.
 4 warps.
 h: 64, for a span of 64
 d: 128, for a span of 128
-n: 128, rows of a contraction
-m: 1, columns of a contraction
+n: 64, rows of a contraction
+m: 2, columns of a contraction
 warps: 4, for accumulators and results of 8192 elements
-stages: 1, the blocks that contractions read take 24576 bytes of 230400
+stages: 3, the blocks that contractions read take 40960 bytes of 230400
 """
 
 import tilelang.language as T
@@ -48,37 +48,57 @@ def entry():
         T.assume(q_stride2 % 16 == 0)
         T.assume(k_stride0 % 16 == 0)
         T.assume(k_stride1 % 16 == 0)
-        with T.Kernel(B * M * T.ceildiv(N, 128), threads=128) as pid:
-            q_tile = T.alloc_shared((64, 128), "float8_e4m3fn")
-            k_tile = T.alloc_shared((128, 128), "float8_e4m3fn")
-            q_dot_matrix = T.alloc_fragment((128, 64), "float32")
-            q_dot = T.reshape(q_dot_matrix, (128, 1, 64))
-            score = T.alloc_fragment((128, 1, 64), "float32")
-            w_tile = T.alloc_fragment((1, 64), "float32")
-            score_sum_terms = T.alloc_fragment((128, 1, 64), "float32")
-            score_sum = T.alloc_fragment((128, 1), "float32")
-            k_scale_tile = T.alloc_fragment((128,), "float32")
-            n_block = T.alloc_var("int32", T.truncmod(pid, T.ceildiv(N, 128)))  # fp8_index:3
-            n = n_block * 128
-            T.assume(n % 128 == 0)
-            m = T.alloc_var("int32", T.truncmod(T.truncdiv(pid, T.ceildiv(N, 128)), M))
-            b = T.alloc_var("int32", T.truncdiv(T.truncdiv(pid, T.ceildiv(N, 128)), M))
-            for i, j, k2 in T.Parallel(1, 64, 128):  # fp8_index:4
-                q_tile[j, k2] = q[b, m + i, j, k2]
-            for i, j in T.Parallel(128, 128):
-                k_tile[i, j] = T.if_then_else(n + i < N, k[b, n + i, j], T.float8_e4m3fn(0.0))
-            T.gemm(k_tile, q_tile, q_dot_matrix, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullRow)
-            for i, j, k2 in T.Parallel(128, 1, 64):
-                score[i, j, k2] = T.max(q_dot[i, j, k2], 0.0)
-            for i, j in T.Parallel(1, 64):  # fp8_index:5
-                w_tile[i, j] = w[b, m + i, j]
-            for i, j, k2 in T.Parallel(128, 1, 64):
-                score_sum_terms[i, j, k2] = score[i, j, k2] * w_tile[j, k2]
-            T.reduce_sum(score_sum_terms, score_sum, dim=2)
-            for i in T.Parallel(128):
-                k_scale_tile[i] = T.if_then_else(n + i < N, k_scale[b, n + i], T.float32(0.0))
-            for i, j in T.Parallel(128, 1):
-                if n + i < N:
-                    out[b, m + j, n + i] = score_sum[i, j] * k_scale_tile[i]
+        with T.Kernel(B * T.ceildiv(M, 2) * ((N + 2047) // 2048), threads=128) as pid:
+            query = T.alloc_shared((128, 128), "float8_e4m3fn")
+            weight = T.alloc_fragment((2, 64), "float32")
+            k_tile = T.alloc_shared((3, 64, 128), "float8_e4m3fn")
+            query_dot_matrix = T.alloc_fragment((64, 128), "float32")
+            query_dot = T.reshape(query_dot_matrix, (64, 2, 64))
+            score = T.alloc_fragment((64, 2, 64), "float32")
+            score_sum_terms = T.alloc_fragment((64, 2, 64), "float32")
+            score_sum = T.alloc_fragment((64, 2), "float32")
+            k_scale_tile = T.alloc_fragment((64,), "float32")
+            c = T.alloc_var("int32", T.truncmod(pid, (N + 2047) // 2048))  # fp8_index:3
+            m_block = T.alloc_var("int32", T.truncmod(T.truncdiv(pid, (N + 2047) // 2048), T.ceildiv(M, 2)))
+            m = m_block * 2
+            T.assume(m % 2 == 0)
+            b = T.alloc_var("int32", T.truncdiv(T.truncdiv(pid, (N + 2047) // 2048), T.ceildiv(M, 2)))
+            for i, j, k2 in T.Parallel(2, 64, 128):  # fp8_index:4
+                query[i * 64 + j, k2] = T.if_then_else(m + i < M, q[b, m + i, j, k2], T.float8_e4m3fn(0.0))
+            for i, j in T.Parallel(2, 64):
+                weight[i, j] = T.if_then_else(m + i < M, w[b, m + i, j], T.float32(0.0))
+            n_begin = c * 2048  # fp8_index:5
+            n_end = T.min(c * 2048 + 2048, N)
+            T.sync_threads()
+            if n_begin < n_end:
+                for i, j in T.Parallel(64, 128, annotations={"parallel_async_without_async_commit_wait": True}):  # fp8_index:6
+                    k_tile[0, i, j] = T.if_then_else(n_begin + i < T.min(c * 2048 + 2048, N), k[b, n_begin + i, j], 0)
+            T.ptx_commit_group()  # fp8_index:5
+            if n_begin + 64 < n_end:
+                for i, j in T.Parallel(64, 128, annotations={"parallel_async_without_async_commit_wait": True}):  # fp8_index:6
+                    k_tile[1, i, j] = T.if_then_else(n_begin + 64 + i < T.min(c * 2048 + 2048, N), k[b, n_begin + 64 + i, j], 0)
+            T.ptx_commit_group()  # fp8_index:5
+            for n_block in T.serial(T.ceildiv(n_end - n_begin, 64)):
+                n = n_begin + n_block * 64
+                if n + 128 < n_end:
+                    for i, j in T.Parallel(64, 128, annotations={"parallel_async_without_async_commit_wait": True}):  # fp8_index:6
+                        k_tile[(n_block + 2) % 3, i, j] = T.if_then_else(n + 128 + i < T.min(c * 2048 + 2048, N), k[b, n + 128 + i, j], 0)
+                T.ptx_commit_group()  # fp8_index:5
+                T.ptx_wait_group(2)
+                T.sync_threads()
+                T.gemm(
+                    k_tile[n_block % 3, :, :], query, query_dot_matrix, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullRow
+                )  # fp8_index:6
+                for i, j, k2 in T.Parallel(64, 2, 64):
+                    score[i, j, k2] = T.max(query_dot[i, j, k2], 0.0)
+                for i, j, k2 in T.Parallel(64, 2, 64):  # fp8_index:7
+                    score_sum_terms[i, j, k2] = score[i, j, k2] * weight[j, k2]
+                T.reduce_sum(score_sum_terms, score_sum, dim=2)
+                for i in T.Parallel(64):
+                    k_scale_tile[i] = T.if_then_else(n + i < T.min(c * 2048 + 2048, N), k_scale[b, n + i], T.float32(0.0))
+                for i, j in T.Parallel(64, 2):
+                    if n + i < T.min(c * 2048 + 2048, N) and m + j < M:
+                        out[b, m + j, n + i] = score_sum[i, j] * k_scale_tile[i]
+                T.sync_threads()  # fp8_index:5
 
     return fp8_index

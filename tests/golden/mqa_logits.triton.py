@@ -7,12 +7,12 @@ Dimensions and offsets fit 32 bits; addresses, strides and rows of q and k divid
 4 warps.
 h: 64, for a span of 64
 d: 128, for a span of 128
-t: 256, rows of a contraction
+t: 64, rows of a contraction
 s: 2, columns of a contraction
 t.3: 1024, a loop along the innermost axis
 t.2: 1024, a loop along the innermost axis
-warps: 4, for accumulators and results of 32768 elements
-stages: 3, the blocks that contractions read take 114688 bytes of 230400
+warps: 4, for accumulators and results of 8192 elements
+stages: 3, the blocks that contractions read take 40960 bytes of 230400
 """
 
 import triton
@@ -38,10 +38,10 @@ def mqa_logits(q, k, k_scale, w, first, last, out, S, T, q_stride0, q_stride1, k
         q + s[:, None, None] * q_stride0 + h[None, :, None] * q_stride1 + d[None, None, :], mask=(s < S)[:, None, None], other=0.0
     )  # mqa_logits:10
     weight = tl.load(w + s[:, None] * w_stride0 + h[None, :], mask=(s < S)[:, None], other=0.0)
-    for t_start in range(lo, hi, 256):  # mqa_logits:11
-        t = t_start + tl.arange(0, 256)
+    for t_start in range(lo, hi, 64):  # mqa_logits:11
+        t = t_start + tl.arange(0, 64)
         k_tile = tl.load(k + t[:, None] * k_stride0 + d[None, :], mask=(t < hi)[:, None], other=0.0)  # mqa_logits:12
-        query_dot = tl.reshape(tl.dot(k_tile, tl.trans(tl.reshape(query, (128, 128)))), (256, 2, 64))
+        query_dot = tl.reshape(tl.dot(k_tile, tl.trans(tl.reshape(query, (128, 128)))), (64, 2, 64))
         score = tl.maximum(query_dot, 0.0)
         inside = (first_tile[None, :] <= t[:, None]) & (t[:, None] < last_tile[None, :])  # mqa_logits:13
         score_sum = tl.sum(score * weight[None, :, :], axis=2)  # mqa_logits:14

@@ -79,13 +79,13 @@ def entry():
             if 0 < K:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla:13
                     keys[0, i, j] = T.if_then_else(
-                        0 <= T.if_then_else(i < K, idx[s, i], T.int32(-1)) and T.if_then_else(i < K, idx[s, i], T.int32(-1)) < T2,
+                        T.cast(T.if_then_else(i < K, idx[s, i], T.int32(-1)), "uint32") < T.cast(T2, "uint32"),
                         kv[T.if_then_else(i < K, idx[s, i], T.int32(-1)), j],
                         0,
                     )
                 for i, j in T.Parallel(64, 64, annotations={"parallel_async_without_async_commit_wait": True}):
                     rope[0, i, j] = T.if_then_else(
-                        0 <= T.if_then_else(i < K, idx[s, i], T.int32(-1)) and T.if_then_else(i < K, idx[s, i], T.int32(-1)) < T2,
+                        T.cast(T.if_then_else(i < K, idx[s, i], T.int32(-1)), "uint32") < T.cast(T2, "uint32"),
                         kv[T.if_then_else(i < K, idx[s, i], T.int32(-1)), 512 + j],
                         0,
                     )
@@ -95,15 +95,13 @@ def entry():
                 if k + 64 < K:
                     for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla:13
                         keys[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1))
-                            and T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1)) < T2,
+                            T.cast(T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1)), "uint32") < T.cast(T2, "uint32"),
                             kv[T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1)), j],
                             0,
                         )
                     for i, j in T.Parallel(64, 64, annotations={"parallel_async_without_async_commit_wait": True}):
                         rope[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1))
-                            and T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1)) < T2,
+                            T.cast(T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1)), "uint32") < T.cast(T2, "uint32"),
                             kv[T.if_then_else(k + 64 + i < K, idx[s, k + 64 + i], T.int32(-1)), 512 + j],
                             0,
                         )
@@ -113,7 +111,7 @@ def entry():
                 for i in T.Parallel(64):  # sparse_mla:9
                     t[i] = T.if_then_else(k + i < K, idx[s, k + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mla:10
-                    live[i] = 0 <= t[i] and t[i] < T2
+                    live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")
                 # sparse_mla:14
                 T.gemm(query, keys[k_block % 2, :, :], score_2, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullCol)
                 T.gemm(query_r, rope[k_block % 2, :, :], score_2, transpose_B=True, policy=T.GemmWarpPolicy.FullCol)

@@ -80,20 +80,20 @@ def entry():
             T.sync_threads()  # sparse_mla:8
             if 0 < K:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla:13
-                    keys[0, i, j] = T.if_then_else(0 <= idx[s, i] and idx[s, i] < T2, kv[idx[s, i], j], 0)
+                    keys[0, i, j] = T.if_then_else(T.cast(idx[s, i], "uint32") < T.cast(T2, "uint32"), kv[idx[s, i], j], 0)
                 for i, j in T.Parallel(64, 64, annotations={"parallel_async_without_async_commit_wait": True}):
-                    rope[0, i, j] = T.if_then_else(0 <= idx[s, i] and idx[s, i] < T2, kv[idx[s, i], 512 + j], 0)
+                    rope[0, i, j] = T.if_then_else(T.cast(idx[s, i], "uint32") < T.cast(T2, "uint32"), kv[idx[s, i], 512 + j], 0)
             T.ptx_commit_group()  # sparse_mla:8
             for k_block in T.serial(T.ceildiv(K, 64)):
                 k = k_block * 64
                 if k + 64 < K:
                     for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla:13
                         keys[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= idx[s, k + 64 + i] and idx[s, k + 64 + i] < T2, kv[idx[s, k + 64 + i], j], 0
+                            T.cast(idx[s, k + 64 + i], "uint32") < T.cast(T2, "uint32"), kv[idx[s, k + 64 + i], j], 0
                         )
                     for i, j in T.Parallel(64, 64, annotations={"parallel_async_without_async_commit_wait": True}):
                         rope[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= idx[s, k + 64 + i] and idx[s, k + 64 + i] < T2, kv[idx[s, k + 64 + i], 512 + j], 0
+                            T.cast(idx[s, k + 64 + i], "uint32") < T.cast(T2, "uint32"), kv[idx[s, k + 64 + i], 512 + j], 0
                         )
                 T.ptx_commit_group()  # sparse_mla:8
                 T.ptx_wait_group(1)
@@ -101,7 +101,7 @@ def entry():
                 for i in T.Parallel(64):  # sparse_mla:9
                     t[i] = idx[s, k + i]
                 for i in T.Parallel(64):  # sparse_mla:10
-                    live[i] = 0 <= t[i] and t[i] < T2
+                    live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")
                 # sparse_mla:14
                 T.gemm(query, keys[k_block % 2, :, :], score_2, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullCol)
                 T.gemm(query_r, rope[k_block % 2, :, :], score_2, transpose_B=True, policy=T.GemmWarpPolicy.FullCol)

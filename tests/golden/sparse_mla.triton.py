@@ -33,7 +33,7 @@ def sparse_mla(q, kv, idx, o, H, T, K, q_stride0, q_stride1, kv_stride0, idx_str
     for k_start in range(0, K, 64):  # sparse_mla:8
         k = k_start + tl.arange(0, 64)
         t = tl.load(idx + s * idx_stride0 + k)  # sparse_mla:9
-        live = (0 <= t) & (t < T)  # sparse_mla:10
+        live = t.to(tl.uint32) < T.to(tl.uint32)  # sparse_mla:10
         keys = tl.load(kv + t[:, None] * kv_stride0 + c[None, :], mask=live[:, None], other=0.0)  # sparse_mla:13
         rope = tl.load(kv + t[:, None] * kv_stride0 + r[None, :], mask=live[:, None], other=0.0)
         query_dot = tl.dot(query, tl.trans(keys))  # sparse_mla:14

@@ -94,15 +94,15 @@ def entry():
             if k_begin < k_end:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla_part:11
                     keys[0, i, j] = T.if_then_else(
-                        0 <= T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1))
-                        and T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1)) < T2,
+                        T.cast(T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1)), "uint32")
+                        < T.cast(T2, "uint32"),
                         kv[T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1)), j],
                         0,
                     )
                 for i, j in T.Parallel(64, 64, annotations={"parallel_async_without_async_commit_wait": True}):
                     rope[0, i, j] = T.if_then_else(
-                        0 <= T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1))
-                        and T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1)) < T2,
+                        T.cast(T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1)), "uint32")
+                        < T.cast(T2, "uint32"),
                         kv[T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[s, k_begin + i], T.int32(-1)), 512 + j],
                         0,
                     )
@@ -112,15 +112,15 @@ def entry():
                 if k + 64 < k_end:
                     for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mla_part:11
                         keys[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1))
-                            and T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1)) < T2,
+                            T.cast(T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1)), "uint32")
+                            < T.cast(T2, "uint32"),
                             kv[T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1)), j],
                             0,
                         )
                     for i, j in T.Parallel(64, 64, annotations={"parallel_async_without_async_commit_wait": True}):
                         rope[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1))
-                            and T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1)) < T2,
+                            T.cast(T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1)), "uint32")
+                            < T.cast(T2, "uint32"),
                             kv[T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[s, k + 64 + i], T.int32(-1)), 512 + j],
                             0,
                         )
@@ -130,7 +130,7 @@ def entry():
                 for i in T.Parallel(64):  # sparse_mla_part:9
                     t[i] = T.if_then_else(T.cast(k + i, "int64") < hi, idx[s, k + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mla_part:10
-                    live[i] = 0 <= t[i] and t[i] < T2
+                    live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")
                 # sparse_mla_part:12
                 T.gemm(query, keys[k_block % 2, :, :], score_2, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullCol)
                 T.gemm(query_r, rope[k_block % 2, :, :], score_2, transpose_B=True, policy=T.GemmWarpPolicy.FullCol)

@@ -59,7 +59,7 @@ def sparse_mla_part(
     ):  # sparse_mla_part:8
         k = k_start + tl.arange(0, 64)
         t = tl.load(idx + s * idx_stride0 + k, mask=k.to(tl.int64) < hi, other=-1)  # sparse_mla_part:9
-        live = (0 <= t) & (t < T)  # sparse_mla_part:10
+        live = t.to(tl.uint32) < T.to(tl.uint32)  # sparse_mla_part:10
         keys = tl.load(kv + t[:, None] * kv_stride0 + c[None, :], mask=live[:, None], other=0.0)  # sparse_mla_part:11
         rope = tl.load(kv + t[:, None] * kv_stride0 + r[None, :], mask=live[:, None], other=0.0)
         query_dot = tl.dot(query, tl.trans(keys))  # sparse_mla_part:12

@@ -85,7 +85,7 @@ def entry():
             if 0 < K:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mqa_sink:10
                     keys[0, i, j] = T.if_then_else(
-                        0 <= T.if_then_else(i < K, idx[b, s, i], T.int32(-1)) and T.if_then_else(i < K, idx[b, s, i], T.int32(-1)) < T2,
+                        T.cast(T.if_then_else(i < K, idx[b, s, i], T.int32(-1)), "uint32") < T.cast(T2, "uint32"),
                         kv[b, T.if_then_else(i < K, idx[b, s, i], T.int32(-1)), j],
                         0,
                     )
@@ -95,8 +95,7 @@ def entry():
                 if k + 64 < K:
                     for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mqa_sink:10
                         keys[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= T.if_then_else(k + 64 + i < K, idx[b, s, k + 64 + i], T.int32(-1))
-                            and T.if_then_else(k + 64 + i < K, idx[b, s, k + 64 + i], T.int32(-1)) < T2,
+                            T.cast(T.if_then_else(k + 64 + i < K, idx[b, s, k + 64 + i], T.int32(-1)), "uint32") < T.cast(T2, "uint32"),
                             kv[b, T.if_then_else(k + 64 + i < K, idx[b, s, k + 64 + i], T.int32(-1)), j],
                             0,
                         )
@@ -106,7 +105,7 @@ def entry():
                 for i in T.Parallel(64):  # sparse_mqa_sink:8
                     t[i] = T.if_then_else(k + i < K, idx[b, s, k + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mqa_sink:9
-                    live[i] = 0 <= t[i] and t[i] < T2
+                    live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")
                 # sparse_mqa_sink:11
                 T.gemm(query, keys[k_block % 2, :, :], query_dot, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullCol)
                 for i, j in T.Parallel(64, 64):

@@ -86,14 +86,14 @@ def entry():
             T.sync_threads()  # sparse_mqa_sink:7
             if 0 < K:
                 for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mqa_sink:10
-                    keys[0, i, j] = T.if_then_else(0 <= idx[b, s, i] and idx[b, s, i] < T2, kv[b, idx[b, s, i], j], 0)
+                    keys[0, i, j] = T.if_then_else(T.cast(idx[b, s, i], "uint32") < T.cast(T2, "uint32"), kv[b, idx[b, s, i], j], 0)
             T.ptx_commit_group()  # sparse_mqa_sink:7
             for k_block in T.serial(T.ceildiv(K, 64)):
                 k = k_block * 64
                 if k + 64 < K:
                     for i, j in T.Parallel(64, 512, annotations={"parallel_async_without_async_commit_wait": True}):  # sparse_mqa_sink:10
                         keys[(k_block + 1) % 2, i, j] = T.if_then_else(
-                            0 <= idx[b, s, k + 64 + i] and idx[b, s, k + 64 + i] < T2, kv[b, idx[b, s, k + 64 + i], j], 0
+                            T.cast(idx[b, s, k + 64 + i], "uint32") < T.cast(T2, "uint32"), kv[b, idx[b, s, k + 64 + i], j], 0
                         )
                 T.ptx_commit_group()  # sparse_mqa_sink:7
                 T.ptx_wait_group(1)
@@ -101,7 +101,7 @@ def entry():
                 for i in T.Parallel(64):  # sparse_mqa_sink:8
                     t[i] = idx[b, s, k + i]
                 for i in T.Parallel(64):  # sparse_mqa_sink:9
-                    live[i] = 0 <= t[i] and t[i] < T2
+                    live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")
                 # sparse_mqa_sink:11
                 T.gemm(query, keys[k_block % 2, :, :], query_dot, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullCol)
                 for i, j in T.Parallel(64, 64):

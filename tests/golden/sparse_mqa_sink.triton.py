@@ -53,7 +53,7 @@ def sparse_mqa_sink(
     for k_start in range(0, K, 64):  # sparse_mqa_sink:7
         k = k_start + tl.arange(0, 64)
         t = tl.load(idx + b * idx_stride0 + s * idx_stride1 + k)  # sparse_mqa_sink:8
-        live = (0 <= t) & (t < T)  # sparse_mqa_sink:9
+        live = t.to(tl.uint32) < T.to(tl.uint32)  # sparse_mqa_sink:9
         keys = tl.load(kv + b * kv_stride0 + t[:, None] * kv_stride1 + d[None, :], mask=live[:, None], other=0.0)  # sparse_mqa_sink:10
         query_dot = tl.dot(query, tl.trans(keys))  # sparse_mqa_sink:11
         score = tl.where(live[None, :], query_dot * (scale * 1.4426950216293335), float("-inf"))
