@@ -6,7 +6,8 @@ accumulators that a loop carries and the widest other result fit 144 registers o
 columns. The blocks that contractions read fit shared memory, those that a loop reads once for each stage: 3 stages, or 2 where rows are gathered
 or longer than 256 bytes; else fewer rows, shorter loops, fewer stages. A program has 8 warps where its accumulators and results have more than 16384 elements, else 4.
 As measured on an H200: a result whose columns are reduced next has 64 rows where a loop walks them, so that several programs of an SM take turns at the
-tensor core and at reducing; else 64 columns on TileLang, where 128 threads each reduce half a row, and 256 rows on Triton with 4 warps. Where one contraction sums over columns of another (attention), Triton takes 64 rows, and TileLang 2 stages and 4 warps up to 24576 elements.
+tensor core and at reducing (on TileLang 128 rows and 64 columns where a row sums over less than 128 bytes); else 64 columns on TileLang, where 128 threads
+each reduce half a row, and 256 rows on Triton with 4 warps. Where one contraction sums over columns of another (attention), Triton takes 64 rows, and TileLang 2 stages and 4 warps up to 24576 elements.
 Least are 16 rows, 16 columns, 16 summed over (32 for 8 bits). Grid tiles on both sides of a contraction have one lane.
 A grid tile on the rows whose extent is a dimension is of a class: a launch cuts it to the power of two at or above the dimension, so that few
 heads or tokens do not compute 64.
@@ -219,9 +220,11 @@ class _Choice:
         if "stages" in self.options:
             several = one = (self.options["stages"],)
         reduced = self.reduced_columns()
-        walked = bool(self.row_axes & self.loops)
-        columns, most = COLUMNS, 64 if (self.chained and self.on_triton) or (reduced and walked) else ROWS
-        if reduced and not walked:
+        columns, most = COLUMNS, 64 if self.chained and self.on_triton else ROWS
+        if reduced and self.row_axes & self.loops:
+            short = not self.on_triton and all(self.spans.get(a, LOOP_BYTES) * width < LOOP_BYTES for a, width in self.summed.items())
+            columns, most = (COLUMNS // 2, ROWS) if short else (COLUMNS, 64)
+        elif reduced:
             columns, most = (COLUMNS, 2 * ROWS) if self.on_triton else (COLUMNS // 2, ROWS)
         for width in (columns, columns // 2, columns // 4):
             for shortest in ((1, 2), (4,)):

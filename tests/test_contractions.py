@@ -283,11 +283,14 @@ def test_few_heads_that_one_block_covers_are_worth_a_launch_check_on_triton(back
         assert all((m is None) == (len(expected) == 2) for m in masks)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_keys_that_a_loop_walks_are_64_rows(backend: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "heads", "depth", "queries", "keys"),
+    [("triton", 64, 128, 2, 64), ("tilelang", 64, 128, 2, 64), ("triton", 32, 64, 4, 64), ("tilelang", 32, 64, 2, 128)],
+)
+def test_tiles_of_keys_that_a_loop_walks_are_those_measured(backend: str, heads: int, depth: int, queries: int, keys: int) -> None:
     text = (Path(__file__).parent.parent / "examples" / "fp8_index.nsa").read_text()
-    schedule = last(text, backend=backend, dims={"H": 64, "D": 128}).schedule
-    assert dict(schedule.lengths) == {"m": 2, "n": 64, "h": 64, "d": 128} and (schedule.warps, schedule.stages) == (4, 3)
+    schedule = last(text, backend=backend, dims={"H": heads, "D": depth}).schedule
+    assert dict(schedule.lengths) == {"m": queries, "n": keys, "h": heads, "d": depth} and (schedule.warps, schedule.stages) == (4, 3)
 
 
 # ------------------------------------------------------------------------------------------------------------- masks and places

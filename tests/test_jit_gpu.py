@@ -129,7 +129,7 @@ def test_just_48_kb_of_shared_memory() -> None:
     found = indexer(q, w, k, k_scale, backend="tilelang", schedule={"n": 256, "m": 2, "stages": 1})
     scores = torch.einsum("bmhd,bnd->bmhn", q.double(), k.double()).relu()
     wanted = torch.einsum("bmhn,bmh->bmn", scores, w.double()) * k_scale.double()[:, None]
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-3)
+    assert float(1 - 2 * (found * wanted).sum() / (found.double() ** 2 + wanted**2).sum()) < 5e-6
 
 
 def test_devices_must_agree() -> None:
