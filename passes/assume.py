@@ -3,8 +3,8 @@
 It comes after the tiles, whose lengths the facts are about, and before `guard`, which leaves out the tails that they save. An axis is worth a check
 where its extent depends on dimensions and scalars alone and vectors run along it: there a mask splits vector accesses. A mask over rows costs
 nothing, so rows keep theirs, and any number of them may take the exact variant. Beside contractions every loop over tiles is worth one, as that over
-the indices of gathered rows: in its body each mask counts. Beside chained ones so are, on Triton, few rows that one block covers: their masks stay in
-registers through the loop (4 % of sparse attention with 16 heads on an H200; with 64 there is nothing to win). Never a fact about meaning: where a check fails the kernel
+the indices of gathered rows: in its body each mask counts. Beside chained ones so are, on Triton, tiles of few rows: their masks stay in registers
+through the loop (4 % of sparse attention with 16 heads on an H200; with 64 there is nothing to win). Never a fact about meaning: where a check fails the kernel
 means the same, and the variant with masks runs.
 Leaves Kernel.hoists, and schedule.exact off where there is nothing to rely on.
 """
@@ -16,10 +16,13 @@ import dataclasses
 from nsalang import ir
 from nsalang.extents import known_at_launch
 from nsalang.linear import Facts
-from nsalang.passes.contraction_tiles import are_chained
+from nsalang.passes.contraction_tiles import are_chained, rows_and_columns
 from nsalang.passes.order import dots_of, innermost
 from nsalang.printer import show
 from nsalang.target import Target
+
+FEW_ROWS = 64
+"""Rows of a contraction for which Triton has other instructions than for more."""
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
@@ -39,7 +42,7 @@ def saved(kernel: ir.Kernel) -> dict[str, ir.Require]:
         along |= {a for n in accesses if isinstance(n, ir.Store) for a in n.indices[-1].axes}
         along |= {name for name, axis in ir.axes_of(kernel).items() if axis.kind == "loop"}
         if kernel.schedule.backend == "triton" and are_chained(dots):
-            along |= {name for name, _ in kernel.schedule.sized}
+            along |= {a for d in dots for a in rows_and_columns(d)[0] if kernel.schedule.length(a) < FEW_ROWS}
     found: dict[str, ir.Require] = {}
     for name, axis in ir.axes_of(kernel).items():
         length = kernel.schedule.length(name)

@@ -219,13 +219,7 @@ class _Choice:
         one: tuple[int, ...] = (1,)
         if "stages" in self.options:
             several = one = (self.options["stages"],)
-        reduced = self.reduced_columns()
-        columns, most = COLUMNS, 64 if self.chained and self.on_triton else ROWS
-        if reduced and self.row_axes & self.loops:
-            short = not self.on_triton and all(self.spans.get(a, LOOP_BYTES) * width < LOOP_BYTES for a, width in self.summed.items())
-            columns, most = (COLUMNS // 2, ROWS) if short else (COLUMNS, 64)
-        elif reduced:
-            columns, most = (COLUMNS, 2 * ROWS) if self.on_triton else (COLUMNS // 2, ROWS)
+        most, columns = self.largest_result()
         for width in (columns, columns // 2, columns // 4):
             for shortest in ((1, 2), (4,)):
                 for rows in (n for n in (256, ROWS, 64, 32, LEAST) if n <= most):
@@ -233,6 +227,15 @@ class _Choice:
                         for shorter in shortest:
                             for n in stages:
                                 yield _Try(rows, width, shorter, n)
+
+    def largest_result(self) -> tuple[int, int]:
+        """Rows and columns, at most."""
+        if not self.reduced_columns():
+            return (64 if self.chained and self.on_triton else ROWS), COLUMNS
+        if not self.row_axes & self.loops:
+            return (2 * ROWS, COLUMNS) if self.on_triton else (ROWS, COLUMNS // 2)
+        short = all(self.spans.get(a, LOOP_BYTES) * width < LOOP_BYTES for a, width in self.summed.items())
+        return (ROWS, COLUMNS // 2) if short and not self.on_triton else (64, COLUMNS)
 
     def best(self, tries: list[_Try], sized: Mapping[str, int]) -> tuple[_Try, dict[str, int]]:
         """The first that fits; where none does, that with the least shared memory."""

@@ -273,11 +273,11 @@ def test_heads_are_cut_to_their_class(heads: int, rows: int) -> None:
 
 
 @pytest.mark.parametrize(("backend", "hoisted"), [("triton", ["H % 16 == 0", "K % 64 == 0"]), ("tilelang", ["K % 64 == 0"])])
-def test_few_heads_that_one_block_covers_are_worth_a_launch_check_on_triton(backend: str, hoisted: list[str]) -> None:
+def test_tiles_of_few_heads_are_worth_a_launch_check_on_triton(backend: str, hoisted: list[str]) -> None:
     start = typed(WIDE_MLA)
-    for sized, expected in (((("h", 16),), hoisted), ((), ["K % 64 == 0"])):
+    for sized, pins, expected in (((("h", 16),), {}, hoisted), ((), {"h": 16}, hoisted), ((), {}, ["K % 64 == 0"])):
         schedule = dataclasses.replace(start.schedule, sized=sized)
-        kernel = stages(dataclasses.replace(start, schedule=schedule), "cuda:sm_90", backend, False, {}, exact=True)[-1][1]
+        kernel = stages(dataclasses.replace(start, schedule=schedule), "cuda:sm_90", backend, False, pins, exact=True)[-1][1]
         assert sorted(r.text for r in kernel.hoists) == expected
         masks = [n.mask for n in ir.walk(kernel) if isinstance(n, ir.Load) and n.tensor == "q"]
         assert all((m is None) == (len(expected) == 2) for m in masks)
