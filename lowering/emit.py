@@ -12,6 +12,7 @@ from typing import Literal
 
 from nsalang import ir
 from nsalang.dtypes import I64
+from nsalang.lowering.turns import Turns
 from nsalang.lowering.wrap import WIDTH, wrapped
 from nsalang.machine import machine_facts, proofs
 from nsalang.source import Span
@@ -335,10 +336,10 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
     """The ``id`` of each statement before which all threads of an instance must have finished their accesses to some memory.
 
     A store and a load of one tensor or of two views of it, in either order, may be made by different threads for one element; so may two stores
-    by different statements, or by one statement in a loop whose index none of its own indices follows. Only of atomic additions any number can
-    meet in any order.
+    by different statements, or by one statement in two turns of a loop. Only of atomic additions any number can meet in any order.
     """
     found: set[int] = set()
+    turns = Turns(kernel)
     # Accesses since the last barrier: (memory, what is done to it, id of the statement).
     State = frozenset[tuple[str, Literal["load", "set", "add"], int]]
     written = {kernel.memory(n.tensor) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)}
@@ -366,9 +367,8 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
                     state = loads(state, s, (s.value,))
                 case ir.Store():
                     state = loads(state, s, (s.value, s.mask, *s.indices))
-                    named = {n.name for i in s.indices for n in ir.walk(i) if isinstance(n, ir.Index)}
-                    # A scatter may write one element in two turns of a loop, whatever its indices are made of.
-                    repeats = s.mode == "scatter" and bool(loops) or not named.issuperset(loops)
+                    # A scatter may write one element twice whatever its indices are made of.
+                    repeats = s.mode == "scatter" and bool(loops) or turns.may_repeat(s, loops)
                     state = access(state, s, kernel.memory(s.tensor), "add" if s.mode == "add" else "set", repeats)
                 case ir.SpanAxis():
                     state = loads(state, s, (s.start, s.stop))
