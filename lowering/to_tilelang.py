@@ -310,8 +310,10 @@ class Printer(Blocks):
                 self.buffer(assign, s.stages)
                 self.values.versions[assign.name] = version
                 with self.parallel(load.axes, assign, self.asynchronous):
-                    # A zero of any type, so that the copy itself writes it.
-                    self.emitter.line(f"{self.values.variable(assign.name, load.axes)} = {self.values.load(load, Text('0'))}", assign.span)
+                    # A plain zero, so that the copy itself writes it; beside a short integer it would make an i32 of that.
+                    short = load.dtype.is_integer and load.dtype.bits < 32
+                    zero = self.values.typed(ir.Const(load.dtype, (), 0)) if short else Text("0")
+                    self.emitter.line(f"{self.values.variable(assign.name, load.axes)} = {self.values.load(load, zero)}", assign.span)
         if self.asynchronous:
             self.emitter.line("T.ptx_commit_group()", s.span)
         self.values.bases, self.values.versions = before, versions

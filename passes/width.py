@@ -36,7 +36,7 @@ class _Width:
     def statement(self, node: ir.Stmt) -> ir.Stmt:
         node = expressions(node, lambda e: ir.rewrite(e, self.rule))
         match node:
-            case ir.Assign() if node.value.dtype.kind == "signed":
+            case ir.Assign() if node.value.dtype is I64:
                 value = to(node.value, self.variable(node.name))
                 return node if value is node.value else dataclasses.replace(node, value=value)
             case ir.Store():
