@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nsalang import ir
-from nsalang.dtypes import I64
+from nsalang.dtypes import I32, I64
+from nsalang.intervals import Bounds, Interval
+from nsalang.lowering.turns import Turns
 from nsalang.lowering.wrap import WIDTH, wrapped
 from nsalang.machine import machine_facts, proofs
 from nsalang.source import Span
@@ -335,10 +337,10 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
     """The ``id`` of each statement before which all threads of an instance must have finished their accesses to some memory.
 
     A store and a load of one tensor or of two views of it, in either order, may be made by different threads for one element; so may two stores
-    by different statements, or by one statement in a loop whose index none of its own indices follows. Only of atomic additions any number can
-    meet in any order.
+    by different statements, or by one statement in two turns of a loop. Only of atomic additions any number can meet in any order.
     """
     found: set[int] = set()
+    turns = Turns(kernel)
     # Accesses since the last barrier: (memory, what is done to it, id of the statement).
     State = frozenset[tuple[str, Literal["load", "set", "add"], int]]
     written = {kernel.memory(n.tensor) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)}
@@ -366,9 +368,8 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
                     state = loads(state, s, (s.value,))
                 case ir.Store():
                     state = loads(state, s, (s.value, s.mask, *s.indices))
-                    named = {n.name for i in s.indices for n in ir.walk(i) if isinstance(n, ir.Index)}
-                    # A scatter may write one element in two turns of a loop, whatever its indices are made of.
-                    repeats = s.mode == "scatter" and bool(loops) or not named.issuperset(loops)
+                    # A scatter may write one element twice whatever its indices are made of.
+                    repeats = s.mode == "scatter" and bool(loops) or turns.may_repeat(s, loops)
                     state = access(state, s, kernel.memory(s.tensor), "add" if s.mode == "add" else "set", repeats)
                 case ir.SpanAxis():
                     state = loads(state, s, (s.start, s.stop))
@@ -382,6 +383,19 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
         return state
 
     run(kernel.body, frozenset(), ())
+    return frozenset(found)
+
+
+def long_loops(kernel: ir.Kernel) -> frozenset[int]:
+    """The ``id`` of each loop over tiles or steps whose end minus its beginning may not fit the 32 bits in which both are: as where data says that it
+    ends long before it begins."""
+    bounds, found = Bounds(kernel), set[int]()
+    for node in (n for s in kernel.body for n in ir.walk(s)):
+        if isinstance(node, ir.For) and node.lo.dtype is I32 and node.hi.dtype is I32:
+            lo, hi = bounds.of(node.lo), bounds.of(node.hi)
+            tail = kernel.schedule.length(node.index) - 1 if node.kind == "tile" else 0
+            if not Interval(hi.lo - lo.hi, hi.hi - lo.lo + tail).within(I32):
+                found.add(id(node))
     return frozenset(found)
 
 

@@ -21,7 +21,8 @@ from nsalang.target import Target
 class Buffers:
     """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
     ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix in registers behind the result or an operand of a Dot; ``unread``: what need not be computed;
-    ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks; ``around``: see tilelang_barriers."""
+    ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks; ``around``: see tilelang_barriers;
+    ``long``: see emit.long_loops."""
 
     kernel: ir.Kernel
     target: Target
@@ -40,6 +41,7 @@ class Buffers:
     bools: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
     around: Around = NONE
+    long: frozenset[int] = frozenset()
 
     @property
     def named(self) -> dict[str, str]:
@@ -59,6 +61,10 @@ class Buffers:
 
     def scalar(self, s: ir.Assign, value: Text, opaque: bool = False) -> None:
         """A variable of one value: an expression's name, or a register where it is assigned again or ``opaque``."""
+        if s.name not in self.twice and str(value) in self.values.arguments.used:
+            # TileLang would take it for a new name of the argument.
+            self.values.scalars[s.name] = str(value)
+            return
         if s.name not in self.values.scalars:
             self.values.scalars[s.name] = self.names.pick(ir.plain(s.name))
             if s.name in self.twice or opaque:

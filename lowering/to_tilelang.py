@@ -54,6 +54,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
         addresses=emit.address_names(kernel),
         around=NONE if target.kind == "cpu" else around(kernel, barriers),
+        long=emit.long_loops(kernel),
     )
     printer.emitter.depth = printer.places.depth = 3
     if shared := emit.shared_memory(kernel):
@@ -199,6 +200,9 @@ class Printer(Blocks):
         if isinstance(s.start, ir.Const):
             self.values.bases[s.axis] = None if s.start.value == 0 else start
             return
+        if str(start) in self.values.arguments.used:
+            self.values.bases[s.axis] = start  # TileLang would take a name for it for a new name of the argument
+            return
         name = self.names.pick(ir.plain(s.axis))
         self.values.bases[s.axis] = Text(name)
         self.emitter.line(f"{name} = {start}", s.span)
@@ -233,10 +237,7 @@ class Printer(Blocks):
             for step in range(s.stages - 1):
                 here = number(step * length)
                 self.fetch(s, early, here if from_zero else infix("+", lo, here) if step else lo, hi, number(step))
-        extent = hi if from_zero else infix("-", hi, lo)
-        blocks = call("T.ceildiv", extent, str(length)) if length > 1 else extent
-        if isinstance(s.lo, ir.Const) and isinstance(s.hi, ir.Const):
-            blocks = number(max(0, -(-(int(s.hi.value) - int(s.lo.value)) // length)))
+        blocks = self.blocks(s, lo, hi, length)
         with self.emitter.block(f"for {counter} in {call('T.serial', blocks)}:", s.span):
             if s.ahead or emit.read_axes(self.kernel, s.index):
                 self.emitter.line(f"{name} = {start(counter)}", s.span)
@@ -247,6 +248,16 @@ class Printer(Blocks):
             if s.ahead:
                 self.emitter.line("T.sync_threads()", s.span)
         self.unread = unread
+
+    def blocks(self, s: ir.For, lo: Text, hi: Text, length: int) -> Text:
+        """How many turns a loop over blocks makes."""
+        if isinstance(s.lo, ir.Const) and isinstance(s.hi, ir.Const):
+            return number(max(0, -(-(int(s.hi.value) - int(s.lo.value)) // length)))
+        if id(s) in self.long:
+            extent = infix("-", *(call("T.cast", x, '"int64"') for x in (call("T.max", hi, lo), lo)))
+            return call("T.cast", call("T.ceildiv", extent, str(length)) if length > 1 else extent, '"int32"')
+        extent = hi if isinstance(s.lo, ir.Const) and s.lo.value == 0 else infix("-", hi, lo)
+        return call("T.ceildiv", extent, str(length)) if length > 1 else extent
 
     def fetch_next(self, s: ir.For, early: Ahead, counter: Text, name: Text, hi: Text, length: int) -> None:
         """At the beginning of a step: begin to load what a later one needs, and wait for what this one needs."""
@@ -299,8 +310,10 @@ class Printer(Blocks):
                 self.buffer(assign, s.stages)
                 self.values.versions[assign.name] = version
                 with self.parallel(load.axes, assign, self.asynchronous):
-                    # A zero of any type, so that the copy itself writes it.
-                    self.emitter.line(f"{self.values.variable(assign.name, load.axes)} = {self.values.load(load, Text('0'))}", assign.span)
+                    # A plain zero, so that the copy itself writes it; beside a short integer it would make an i32 of that.
+                    short = load.dtype.is_integer and load.dtype.bits < 32
+                    zero = self.values.typed(ir.Const(load.dtype, (), 0)) if short else Text("0")
+                    self.emitter.line(f"{self.values.variable(assign.name, load.axes)} = {self.values.load(load, zero)}", assign.span)
         if self.asynchronous:
             self.emitter.line("T.ptx_commit_group()", s.span)
         self.values.bases, self.values.versions = before, versions

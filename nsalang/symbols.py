@@ -123,7 +123,7 @@ class Symbols:
             self.define(made, *self._about(n, made))
             self.limits[made.tensor] = self._reduced(n)
             self.uniform |= {(made.tensor, axis) for axis in n.over}
-            if n.op == "sum" and len(n.over) == 1:
+            if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
                 self.lanes[made.tensor] = (n.over[0], self.ends(n.x))
         return self.memo[key]
 

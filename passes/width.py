@@ -34,9 +34,11 @@ class _Width:
         return body if same(made, body) else made
 
     def statement(self, node: ir.Stmt) -> ir.Stmt:
+        # What is of a machine's dtype already (an operand of i8) stays as it is.
+        sized = isinstance(node, ir.Assign) and node.value.dtype is I64
         node = expressions(node, lambda e: ir.rewrite(e, self.rule))
         match node:
-            case ir.Assign() if node.value.dtype.kind == "signed":
+            case ir.Assign() if sized:
                 value = to(node.value, self.variable(node.name))
                 return node if value is node.value else dataclasses.replace(node, value=value)
             case ir.Store():

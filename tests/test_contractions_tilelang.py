@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_contractions_triton import DIMS, Inputs, named, picks, powers, sparse, unit_scale, whole
 
+import nsalang
 from nsalang import compare, ir
 from nsalang.driver import Choice, Compiled, Meaning, compile_kernel
 from nsalang.target import parse_target
@@ -207,3 +208,21 @@ def test_everything_compiles(name: str, target: str) -> None:
 @pytest.mark.parametrize("facts", [{"wide": True}, {"aligned": False}, {"sized": (("h", 16),)}])
 def test_every_variant_compiles(facts: dict[str, Any]) -> None:
     assert compiled("sparse_mla", "cuda:sm_90", **facts).artifact["kernel.cubin"].startswith(b"\x7fELF")
+
+
+@pytest.mark.nvcc
+@pytest.mark.parametrize("operand", ["a[m, k]", "i8(f32(a[m, k]) * 2)"])
+def test_operands_of_i8_stay_i8(operand: str) -> None:
+    text = f"""
+def k(a: i8[M, K], b: i8[N, K], c: Out[f32[M, N]]):
+    for m, n in grid(tile(M), tile(N)):
+        acc = zeros(m, n)
+        for k in tile(K):
+            acc = acc + f32(dot({operand}, b[n, k], axis=k))
+        c[m, n] = acc
+"""
+    kernel = nsalang.load_text(text).k
+    a, b = (torch.randint(-60, 60, shape, dtype=torch.int8) for shape in ((20, 300), (70, 300)))
+    found = compare.compare(kernel, {"a": a, "b": b}, target="cpu", exact=True, outputs=("c",), engines=("interpreter", "tilelang"))
+    assert found.ok, found.differences
+    assert kernel.compile(target="cuda:sm_90", backend="tilelang").emit("cubin")

@@ -551,3 +551,39 @@ def test_no_load_leaves_its_guard(name: str) -> None:
     kernel = getattr(nsalang.load(Path(__file__).parent.parent / "examples" / f"{name}.nsa"), name)
     text = str(emit(kernel.compile(target="cuda:sm_90", backend="tilelang", wide=True, exact=False).program, "cuda"))
     assert re.search(r"float4|uint4|uint2", text) and not re.search(r"\b(x|w)_local_cast", text)
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("end = N\n        for n in tile(end):\n            y[n] = x[n]", [0, 1, 2, 3, 4, 5]),
+        ("for n in grid(tile(N)):\n        f = a\n        b = on\n        y[n] = where(b, x[n] * f, f)", [0, 2, 4, 6, 8, 10]),
+        (
+            "for m in grid(1):\n        e = N\n        d = span(e, 4)\n        for n in tile(e):\n            y[n] = sum(f32(d), axis=d)",
+            [30] * 6,
+        ),
+    ],
+)
+def test_a_variable_may_be_an_argument(body: str, wanted: list[int]) -> None:
+    """TileLang takes `end = N` for a new name of the argument."""
+    grid = "" if "grid" in body else "for m in grid(1):\n        "
+    kernel = nsalang.load_text(f"def k(x: f32[N], a: f32, on: bool, y: Out[f32[N]]):\n    {grid}{body}\n").k
+    assert kernel(torch.arange(6.0), a=2.0, on=True, backend="tilelang", target="cpu").tolist() == wanted
+    assert b"__global__" in kernel.compile(target="cuda:sm_90", backend="tilelang").emit("cuda").encode()
+
+
+def test_a_loop_may_begin_or_end_far_below_zero() -> None:
+    """Its end minus its beginning may take 33 bits."""
+    text = """
+def k(first: i32[S], last: i32[S], turns: Out[f32[S]], T: i32):
+    for s in grid(S):
+        made = 0
+        for t in tile(minimum(first[s], T), minimum(last[s], T)):
+            made = made + 1
+        turns[s] = f32(made)
+"""
+    first, last = [3000, -(2**31), 0, -5, 4000], [-(2**31), 4000, -(2**31), 2050, 4000]
+    kernel = nsalang.load_text(text).k
+    given = [torch.tensor(x, dtype=torch.int32) for x in (first, last)]
+    found = kernel(*given, T=5000, backend="tilelang", target="cpu", schedule={"t": 2048})
+    assert found.tolist() == [max(0, -((lo - hi) // 2048)) for lo, hi in zip(first, last, strict=True)]

@@ -40,6 +40,7 @@ from machine_kernels import (
     widened,
 )
 
+import nsalang
 from nsalang import ir
 from nsalang.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.extents import evaluate
@@ -153,10 +154,39 @@ def test_stores_to_one_memory_are_in_order() -> None:
         assert emit.shared_memory(k) == (("low", "high") if first != second else ())
     store = two_views("low", "high", "scatter").body[0]
     assert isinstance(store, ir.Store)
-    for mode, barriers in (("set", 0), ("scatter", 1), ("add", 0)):
-        turned = dataclasses.replace(store, mode=mode, indices=(op("add", m, idx("turn", scalar=True)),))  # type: ignore[arg-type]
+    # m + turn is one element for many lanes, each in a turn of its own; 3 * m + turn is another in each turn
+    near, apart = (op("add", op("mul", c(factor), m), idx("turn", scalar=True)) for factor in (1, 3))
+    for index, mode, barriers in ((near, "set", 1), (apart, "set", 0), (near, "scatter", 1), (apart, "scatter", 1), (near, "add", 0)):
+        turned = dataclasses.replace(store, mode=mode, indices=(index,))  # type: ignore[arg-type]
         k = dataclasses.replace(two_views("low", "high"), body=(ir.For("turn", "range", c(0), c(3), (turned,)),))
-        assert len(emit.barriers(k)) == barriers, mode
+        assert len(emit.barriers(k)) == barriers, (index, mode)
+
+
+@pytest.mark.parametrize(
+    ("place", "loops", "barriers"),
+    [
+        ("i, s", ("for i in range(R):",), 0),
+        ("i + s, 0", ("for i in range(R):",), 1),
+        ("i * 24 + s, 0", ("for i in range(R):",), 0),
+        ("i * 23 + s, 0", ("for i in range(R):",), 1),
+        ("s - 24 * i, 0", ("for i in range(R):",), 0),
+        ("i // 2, s", ("for i in range(R):",), 1),
+        ("s, 0", ("for i in range(R):",), 1),
+        ("0, n", ("for n in tile(R):",), 0),
+        ("n, n + i", ("for i in range(R):", "for n in tile(B):"), 0),
+        ("n + i, 0", ("for i in range(R):", "for n in tile(B):"), 1),
+        ("n * 3 + i, 0", ("for i in range(3):", "for n in tile(B):"), 0),
+        ("n * 3 + i, 0", ("for i in range(4):", "for n in tile(B):"), 1),
+        ("idx[i], s", ("for i in range(R):",), 1),
+    ],
+)
+def test_turns_that_write_one_element_are_in_order(place: str, loops: tuple[str, ...], barriers: int) -> None:
+    first, second = place.split(", ")
+    lines = ["for b in grid(1):", *loops, f"if (0 <= {first}) & ({first} < A) & ({second} < B):", f"y[{place}] = 1.0"]
+    head = "def k(idx: i32[R], y: Out[f32[A, B]], A: i32, B: i32, R: i32):\n    partial(y)\n    s = span(24)\n"
+    module = nsalang.load_text(head + "".join("    " * (depth + 1) + line + "\n" for depth, line in enumerate(lines)))
+    for backend, barrier in (("triton", "tl.debug_barrier()"), ("tilelang", "T.sync_threads()")):
+        assert module.k.compile(target="cuda:sm_90", backend=backend).source.count(barrier) == barriers, backend
 
 
 def apply(k: ir.Kernel, z: torch.Tensor, scalars: dict[str, Any] | None = None, **tensors: torch.Tensor) -> torch.Tensor:

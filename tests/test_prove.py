@@ -364,3 +364,17 @@ def test_elements_have_the_range_of_their_dtype() -> None:
     goal = ir.binary("lt", element, ir.const(2**31))
     assert smt.prove([], goal, {}).answer == "proved"
     assert smt.prove([], ir.binary("lt", element, ir.const(2**31 - 1)), {}).answer == "refuted"
+
+
+@pytest.mark.parametrize("value", ["where(x[m, n] > 0, x[m, n], -inf)", "minimum(x[m, n], inf)", "full(n, inf)"])
+def test_sums_of_infinities_have_no_ends(value: str) -> None:
+    text = f"""
+def k(x: f32[M, N], y: Out[f32[M]]):
+    for m in grid(M):
+        total = 0.0
+        for n in tile(N):
+            total = total + sum({value}, axis=n)
+        y[m] = total
+"""
+    found = settle(specialise(parse(Source(text, "k.nsa")), "k", Settings()))
+    assert {r.verdict for r in found} == {"PROVED"}
