@@ -175,7 +175,7 @@ def dimension_names(function: syntax.Function) -> tuple[str, ...]:
 
 
 def names_in(node: syntax.Expr) -> list[syntax.Name]:
-    """Every name in an expression, in order."""
+    """Every name of a value in an expression, in order: not those of functions that it calls."""
     match node:
         case syntax.Name():
             return [node]
@@ -187,8 +187,8 @@ def names_in(node: syntax.Expr) -> list[syntax.Name]:
             return [n for e in (first, *rest) for n in names_in(e)]
         case syntax.Conditional(value=value, condition=condition, other=other):
             return names_in(value) + names_in(condition) + names_in(other)
-        case syntax.Call(function=function, arguments=arguments, keywords=keywords):
-            return names_in(function) + [n for e in (*arguments, *(k.value for k in keywords)) for n in names_in(e)]
+        case syntax.Call(arguments=arguments, keywords=keywords):
+            return [n for e in (*arguments, *(k.value for k in keywords)) for n in names_in(e)]
         case syntax.Subscript(value=value, indices=indices):
             return names_in(value) + [n for e in indices for n in names_in(e)]
         case syntax.Tuple(items=items):

@@ -14,12 +14,14 @@ from nsalang.dtypes import ALL, E4M3, I64, DType
 from nsalang.expressions import integer, operand
 from nsalang.functions import FUNCTIONS, PLACES
 from nsalang.missing_grid import missing_grid, missing_grids
+from nsalang.placeholders import Outside
 from nsalang.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
     Parameter,
     Setting,
     Signature,
     annotation_of,
+    called,
     dimension_names,
     functions,
     is_helper,
@@ -164,6 +166,8 @@ def _captured(scope: Scope, captured: Mapping[str, object]) -> None:
             scope.names[name] = Nothing()
         elif isinstance(value, (bool, int, float)):
             scope.names[name] = exact(value)
+        elif isinstance(value, (Outside, str)):
+            scope.outside[name] = "a string" if isinstance(value, str) else value.what
 
 
 def _constants(scope: Scope, file: syntax.File) -> None:
@@ -328,7 +332,9 @@ def _declarations(scope: Scope, statements: tuple[syntax.Statement, ...]) -> syn
         match statement:
             case syntax.For(iterable=syntax.Call(function=syntax.Name(id="grid"))):
                 for extra in statements[i + 1 :]:
-                    scope.problems.append(Diagnostic("NSA0314", "nothing stands after the grid", extra.span))
+                    grid = isinstance(extra, syntax.For) and called(extra.iterable) == "grid"
+                    helps = ("a second grid is a kernel of its own",) if grid else ()
+                    scope.problems.append(Diagnostic("NSA0314", "nothing stands after the grid", extra.span, helps=helps))
                 return statement
             case _:
                 block(scope, (statement,))
@@ -354,7 +360,8 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
         if tiled:
             assert isinstance(argument, syntax.Call)
             if len(argument.arguments) != 1 or argument.keywords:
-                raise NsaError.at("NSA0311", "in a grid, 'tile' takes one extent", argument.span)
+                help = f"lengths of tiles are chosen, or pinned from outside: schedule={{'{target.id}': 64}}"
+                raise NsaError.at("NSA0311", "in a grid, 'tile' takes one extent", argument.span, help=help)
             node = argument.arguments[0]
         extent = integer(scope, node, "a grid extent")
         if any(isinstance(n, ir.Load | ir.Search | ir.Index) for n in ir.walk(extent)):
@@ -366,7 +373,8 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
         if target.id in scope.names:
             what = scope.names[target.id]
             if isinstance(what, (TensorRef, ir.Dim, ir.Scalar, ir.Index)) or target.id in scope.parameters:
-                raise NsaError.at("NSA0203", f"'{target.id}' is already defined", target.span, help="choose another name")
+                what_it_is = "a dimension" if isinstance(what, ir.Dim) else "already defined"
+                raise NsaError.at("NSA0203", f"'{target.id}' is {what_it_is}", target.span, help="choose another name")
         if target.id in FUNCTIONS or target.id in PLACES or target.id in ALL:
             raise NsaError.at("NSA0206", f"'{target.id}' is a name of the language", target.span, help="choose another name")
         if index.tiled:

@@ -433,6 +433,17 @@ def test_run_says_where_a_kernel_leaves_its_tensors(capfd: pytest.CaptureFixture
     assert code == 1 and "error[NSA0520]" in err and "x[8]" in err and f"{bad}:3" in err
 
 
+def test_run_takes_the_help_of_its_own_error(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sums = tmp_path / "sums.nsa"
+    sums.write_text("def f(x: i32[N], y: Out[i32[1]]):\n    for b in grid(1):\n        s = 0\n"
+                    "        for n in tile(N):\n            s = s + sum(x[n], axis=n)\n        y[b] = s\n")  # fmt: skip
+    code, _, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu")
+    assert code == 1 and "--allow unknown" in err
+    assert err.count("stays within 64 bits") == 1  # once, not for each backend
+    code, out, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu", "--allow", "unknown")
+    assert code == 0 and out.count("agree") == 2
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
 @pytest.mark.parametrize("command", ["run", "bench"])
 @pytest.mark.parametrize("target", ["cuda:sm_90", "hip:gfx942"])

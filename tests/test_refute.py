@@ -119,7 +119,7 @@ def changed(source: Source, span: Span, name: str, text: str) -> str | None:
     if said := re.fullmatch(r"'((?:require|promise|partial)\(.*\))' (settles it(, where that is so)?|before the grid, .*)", text):
         lines.insert(first + 1, f"    {said[1]}")
         after += 1
-    elif said := re.fullmatch(r"'(where\(.*\))' settles it", text):
+    elif said := re.fullmatch(r"'((?:where|scatter|atomic_add)\(.*\))' (settles it|if it is not: .*|adds up .*)", text):
         line = lines[span.line - 1]
         lines[span.line - 1] = line[: span.column - 1] + said[1] + line[span.end_column - 1 :]
     elif said := re.fullmatch(r"are the indices exchanged\? '(.*)' is inside", text):

@@ -176,10 +176,13 @@ pin_option = click.option(
 )
 
 
+allow_option = click.option("--allow", type=click.Choice(["unknown"]), help="Guard accesses that the prover cannot settle.")
+
+
 def variant_options(function: F) -> F:
     """--pin, --aligned, --wide, --exact, --allow."""
     for decorate in (
-        click.option("--allow", type=click.Choice(["unknown"]), help="Guard accesses that the prover cannot settle."),
+        allow_option,
         click.option(
             "--exact/--no-exact", default=True, show_default=True, help="What the kernel hoists holds, such as extents that tiles divide."
         ),
