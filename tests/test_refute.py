@@ -277,6 +277,24 @@ def test_what_the_prover_could_not_settle() -> None:
     assert tried.helps[1] == "'--allow unknown' (allow='unknown' in a call) guards the access by its tensor's bounds"
 
 
+def test_views_that_are_not_settled_are_told_as_one_and_as_two() -> None:
+    text = """\
+def f(b: InOut[u8[8 * N]]):
+    v = view(b, f32[N])
+    w = view(b, f32[N], offset=4 * N)
+    for n in grid(tile(N)):
+        v[n] = 0
+        w[n] = 0
+"""
+    kernel = only(text)
+    results = [replace(r, verdict="UNKNOWN") for r in settle(kernel) if r.obligation.kind == "overlap"]
+    assert {refute.unknown(kernel, r).sentence for r in results} == {
+        "it is not settled that no two elements of 'v' share memory",
+        "it is not settled that no two elements of 'w' share memory",
+        "it is not settled that 'v' and 'w' share no memory",
+    }
+
+
 def test_elements_in_a_model() -> None:
     assert parse_element("idx[3, 0]") == ("idx", (3, 0))
     assert parse_element("lo#2[1]") is None and parse_element("N") is None
