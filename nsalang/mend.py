@@ -19,7 +19,7 @@ from nsalang.obligations import Obligation
 from nsalang.prover import completed, decide, element_types, settle
 from nsalang.source import Diagnostic
 from nsalang.stores import ADDABLE
-from nsalang.wording import access_of, text, text_of
+from nsalang.wording import access_of, dtype_of, text, text_of
 
 MOST = 24
 """Proposals that are asked about, at most."""
@@ -57,6 +57,17 @@ def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], elemen
             return (f"'partial({o.tensor})' before the grid, if unwritten elements may stay undefined",)
         case "fits":
             return _narrowed(kernel, o)
+    return ()
+
+
+def bounded(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    """The first bound on one dimension that settles that an integer fits: of the positions and counts along it."""
+    dtype = ALL.get(dtype_of(kernel, o)) if o.kind == "fits" else None
+    if dtype is None:
+        return ()
+    for dim in kernel.dims:
+        if _settles(kernel, o, [ir.binary("le", ir.Dim(I64, (), dim), ir.const(int(dtype.max)))]):
+            return (f"'require({dim} <= {dtype}.max)' settles it",)
     return ()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nsalang import extents, ir, syntax, typecheck
-from nsalang.calls import arguments
 from nsalang.constants import Exact
 from nsalang.declarations import source_text
 from nsalang.dtypes import E2M1, E4M3, DType
@@ -193,7 +192,9 @@ def _scratch(draft: Draft, target: syntax.Expr, node: syntax.Expr) -> None:
         raise NsaError.at("NSA0206", f"'{target.id}' is a name of the language", target.span, help="choose another name")
     if target.id in scope.names or target.id in scope.parameters:
         raise NsaError.at("NSA0203", f"'{target.id}' is already defined", target.span, help="choose another name")
-    (kind,) = arguments(node, 1, 1)
+    if node.keywords or len(node.arguments) != 1:
+        raise NsaError.at("NSA0311", "'empty' takes one argument, a tensor type", node.span, help="empty(f32[S, 4])")
+    (kind,) = node.arguments
     dtype = operand(scope, kind.value) if isinstance(kind, syntax.Subscript) else None
     if not isinstance(kind, syntax.Subscript) or not isinstance(dtype, DType):
         raise NsaError.at("NSA0336", "'empty' takes a tensor type, e.g. f32[S, 4]", kind.span)

@@ -64,8 +64,7 @@ def unknown(kernel: ir.Kernel, result: Result) -> Diagnostic:
         o.span,
         (tried,),
         (
-            "say what it needs in a 'require', a 'promise' or a 'where'",
-            *_wrapping(kernel, o),
+            *(mend.bounded(kernel, o) or ("say what it needs in a 'require', a 'promise' or a 'where'", *_wrapping(kernel, o))),
             f"'--allow unknown' (allow='unknown' in a call) {allow}",
         ),
     )

@@ -13,7 +13,7 @@ from nsalang.declarations import source_text
 from nsalang.dtypes import ALL, E4M3, I64, DType
 from nsalang.expressions import integer, operand
 from nsalang.functions import FUNCTIONS, PLACES
-from nsalang.missing_grid import missing_grid, missing_grids
+from nsalang.missing_grid import kernels_of, missing_grid, missing_grids
 from nsalang.placeholders import Outside
 from nsalang.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
@@ -68,7 +68,7 @@ def kernel_function(file: syntax.File, name: str) -> syntax.Function:
         )
     function = found[name]
     if not is_kernel(function):
-        if (problem := missing_grid(function)) is not None:
+        if (problem := missing_grid(function, kernels_of(file))) is not None:
             raise NsaError(problem)
         kind = "it is a helper, and" if is_helper(function) else "it is a program, and" if is_program(function) else "it is"
         raise NsaError.at("NSA0314", f"'{name}' has no grid: {kind} no kernel", function.name_span,

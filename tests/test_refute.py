@@ -277,6 +277,34 @@ def test_what_the_prover_could_not_settle() -> None:
     assert tried.helps[1] == "'--allow unknown' (allow='unknown' in a call) guards the access by its tensor's bounds"
 
 
+COUNT = """\
+def f(x: f32[M, N], y: Out[i32[M]]):
+    for m in grid(tile(M)):
+        count = zeros(m, dtype=i64)
+        for n in tile(N):
+            count += sum(x[m, n] > 0, axis=n)
+        y[m] = count
+"""
+PLACE = """\
+def f(x: f32[M, N], y: Out[i32[M]]):
+    for m in grid(tile(M)):
+        place = zeros(m, dtype=i64)
+        for n in tile(N):
+            place = maximum(place, argmax(x[m, n], axis=n))
+        y[m] = place
+"""
+
+
+@pytest.mark.parametrize("text", [COUNT, PLACE])
+def test_what_may_not_fit_is_told_the_bound_that_settles_it(text: str) -> None:
+    kernel = only(text)
+    (result,) = (r for r in settle(kernel) if r.verdict != "PROVED")
+    assert result.obligation.kind == "fits" and refute.diagnose(kernel, result) is None
+    assert refute.unknown(kernel, result).helps[0] == "'require(N <= i32.max)' settles it"
+    mended = only(text.replace("    for m in", "    require(N <= i32.max)\n    for m in"))
+    assert {r.verdict for r in settle(mended)} == {"PROVED"}
+
+
 def test_views_that_are_not_settled_are_told_as_one_and_as_two() -> None:
     text = """\
 def f(b: InOut[u8[8 * N]]):
