@@ -61,13 +61,18 @@ def missing_grid(function: syntax.Function, kernels: Mapping[str, syntax.Functio
         return Diagnostic("NSA0314", f"'{name}' has no grid, and writes '{target.span.text}'", target.span, helps=(wanted,))
     for call in (v for s in statements if isinstance(s, syntax.Assign) for v in s.values):
         if outs and (kernel := kernels.get(called(call) or "")):
-            written = ", ".join(f"{p.name}=…" for p in kernel.parameters if _is_written(p))
-            sentence = f"the call of a kernel has no value: '{kernel.name}' writes what it is given"
-            return Diagnostic("NSA0337", sentence, call.span, helps=(f"{kernel.name}(…, {written}), with scratch from empty(…)",))
+            return no_value(kernel, call)
     if outs:
         wanted = "a kernel has one 'for … in grid(…)', and a program calls kernels"
         return Diagnostic("NSA0314", f"'{name}' has no grid, and nothing writes '{outs[0].name}'", outs[0].name_span, helps=(wanted,))
     return None
+
+
+def no_value(kernel: syntax.Function, call: syntax.Expr) -> Diagnostic:
+    """The error for ``part = kernel(x)``."""
+    written = ", ".join(f"{p.name}=…" for p in kernel.parameters if _is_written(p))
+    sentence = f"the call of a kernel has no value: '{kernel.name}' writes what it is given"
+    return Diagnostic("NSA0337", sentence, call.span, helps=(f"{kernel.name}(…, {written}), with scratch from empty(…)",))
 
 
 def grid_meant(loop: syntax.For) -> str | None:

@@ -14,7 +14,7 @@ from nsalang.declarations import source_text
 from nsalang.dtypes import E2M1, E4M3, DType
 from nsalang.expressions import boolean, integer, operand
 from nsalang.handed import constants_of, dims_of, matched, scalar_for, tensor_for
-from nsalang.missing_grid import grid_meant
+from nsalang.missing_grid import grid_meant, no_value
 from nsalang.scope import Nothing, Operand, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
     Parameter,
@@ -166,6 +166,9 @@ def _statement(draft: Draft, node: syntax.Statement) -> None:
             for made in values:
                 if called(made) in ("span", "view"):
                     raise NsaError.at("NSA0337", f"'{called(made)}' belongs into a kernel, and this is a program", made.span)
+                kernel = scope.functions.get(called(made) or "")
+                if kernel is not None and is_kernel(kernel):
+                    raise NsaError(no_value(kernel, made))
             block(scope, (node,))
         case syntax.If():
             condition = boolean(scope, node.condition)
