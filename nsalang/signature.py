@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from nsalang import ir, syntax
-from nsalang.dtypes import DType
+from nsalang.dtypes import ALL, DType
 from nsalang.source import Diagnostic, NsaError, Span
 
 Setting: TypeAlias = "int | float | bool | DType"
@@ -155,6 +155,9 @@ def annotation_of(parameter: syntax.Parameter) -> Annotation:
         return Annotation(role, node.id, node.span, None)
     if isinstance(node, syntax.Subscript) and isinstance(node.value, syntax.Name):
         return Annotation(role, node.value.id, node.value.span, node.indices)
+    named = node.value if isinstance(node, syntax.Subscript) else node
+    if isinstance(named, syntax.Attribute) and (named.name in ALL or named.name in ("Out", "InOut")):
+        hint = f"names of the language stand alone: {named.name}"
     raise NsaError.at("NSA0319", f"the type of parameter '{parameter.name}' can't be understood", where.span, help=hint)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -27,6 +26,7 @@ from nsalang.signature import (
     is_helper,
     is_kernel,
     is_program,
+    names_in,
     program_dims,
     specialised_names,
 )  # fmt: skip
@@ -136,8 +136,12 @@ def scope_of(file: syntax.File, function: syntax.Function, settings: Settings, l
                 scope.problems.extend(error.diagnostics if isinstance(error, NsaError) else ())
                 scope.names[parameter.name] = Poison()
     dims: tuple[str, ...] = ()
-    with contextlib.suppress(NsaError):  # reported below, with the parameter
+    try:
         dims = dimension_names(function)
+    except NsaError:  # reported below, with the parameter: what it leaves unknown is not
+        for parameter in plain:
+            for name in _extent_names(parameter.annotation):
+                scope.names.setdefault(name, Poison())
     tensors_named = {p.name for p in plain if isinstance(p.annotation, syntax.Subscript)}
     for dim in dims:
         if dim in tensors_named:
@@ -156,6 +160,14 @@ def scope_of(file: syntax.File, function: syntax.Function, settings: Settings, l
     scope.parameters = frozenset(order) | frozenset(dims)
     scope.taken |= scope.parameters  # a helper's own names may be the same
     return scope, tuple(sorted(found, key=lambda p: order[p.name]))
+
+
+def _extent_names(annotation: syntax.Expr | None) -> list[str]:
+    """The names between the brackets of a type, be it right or wrong."""
+    if not isinstance(annotation, syntax.Subscript):
+        return []
+    inner = [name for index in annotation.indices if isinstance(index, syntax.Subscript) for name in _extent_names(index)]
+    return inner or [n.id for index in annotation.indices for n in names_in(index)]
 
 
 def _captured(scope: Scope, captured: Mapping[str, object]) -> None:

@@ -79,6 +79,14 @@ def test_a_dtype_of_torch_is_told_its_name(dtype: str, ours: str) -> None:
     assert said(text) == ("NSA0319", f"unknown dtype '{dtype}'", (f"did you mean '{ours}'?",))
 
 
+@pytest.mark.parametrize(
+    ("written", "name"), [("nl.f32[N]", "f32"), ("nl.Out[f32[N]]", "Out"), ("Out[nl.f32[N]]", "f32"), ("nl.i32", "i32")]
+)
+def test_a_type_with_a_module_before_it(written: str, name: str) -> None:
+    text = f"def f(x: {written}, y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = 0\n"  # and nothing is said of N
+    assert said(text) == ("NSA0319", "the type of parameter 'x' can't be understood", (f"names of the language stand alone: {name}",))
+
+
 def test_the_tables_name_nothing_that_the_language_has() -> None:
     from nsalang.functions import FUNCTIONS, PLACES
 
