@@ -203,5 +203,6 @@ def constants_of(signature: Signature, given: Mapping[str, object]) -> dict[str,
         elif parameter.has_default and parameter.default is not None:
             found[parameter.name] = parameter.default
         elif parameter.kind == "const":
-            raise NsaError.at("NSA0503", f"const argument '{parameter.name}' of '{signature.name}' is missing", parameter.span)
+            what = f"const argument '{parameter.name}' of '{signature.name}' is missing"
+            raise NsaError.at("NSA0503", what, parameter.span, help=f"give {parameter.name}=…")
     return found

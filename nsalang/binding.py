@@ -182,7 +182,7 @@ def _tensor(parameter: Parameter, value: object) -> torch.Tensor:
         wanted = f"[{', '.join(parameter.extents)}]"
         raise NsaError.at(
             "NSA0508",
-            f"argument '{parameter.name}' has {value.dim()} axes, shape {list(value.shape)}; expected {len(parameter.shape)}: {wanted}",
+            f"argument '{parameter.name}' has {value.dim()} {'axis' if value.dim() == 1 else 'axes'}, shape {list(value.shape)}; expected {len(parameter.shape)}: {wanted}",
             parameter.span,
         )
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nsalang import ir, syntax
 from nsalang.constants import Exact
+from nsalang.dtypes import DType
 from nsalang.expressions import describe, operand
 from nsalang.scope import Scope, unknown
 from nsalang.source import NsaError
@@ -14,16 +15,17 @@ def arguments(node: syntax.Call, low: int, high: int, keywords: tuple[str, ...] 
     assert isinstance(node.function, syntax.Name)
     name = node.function.id
     count = len(node.arguments)
-    if not low <= count <= high:
-        wanted = f"{low}" if low == high else f"{low} to {high}"
-        help = f"to combine two values element by element: {name}imum(a, b)" if name in ("max", "min") and count > 1 else None
-        raise NsaError.at(
-            "NSA0311", f"'{name}' takes {wanted} argument{'' if wanted == '1' else 's'}, and {count} are given", node.span, help=help
-        )
-    for keyword in node.keywords:
+    for keyword in node.keywords:  # first: what is given by name is missing by position
         if keyword.name not in keywords:
             known = f"'{name}' takes {', '.join(f'{k}=…' for k in keywords) or 'no keyword arguments'}"
             raise unknown("keyword argument", keyword.name, keyword.name_span, list(keywords), "NSA0311", note=known)
+    if not low <= count <= high:
+        wanted = f"{low}" if low == high else f"{low} to {high}"
+        help = f"to combine two values element by element: {name}imum(a, b)" if name in ("max", "min") and count > 1 else None
+        if name == "range" and count > high:
+            help = "a loop goes in steps of 1: compute lo + i * step in it"
+        given = f"{count} {'is' if count == 1 else 'are'} given"
+        raise NsaError.at("NSA0311", f"'{name}' takes {wanted} argument{'' if wanted == '1' else 's'}, and {given}", node.span, help=help)
     return node.arguments
 
 
@@ -43,7 +45,7 @@ def axes_argument(scope: Scope, node: syntax.Call, v: ir.Expr, all_of_them: bool
         raise NsaError.at("NSA0307", f"'{node.function.id}' goes over axes, and this value has none: it is {describe(v)}", node.span)
     inner = given.value if isinstance(given, syntax.Paren) else given
     items = (node,) * len(v.axes) if inner is None else inner.items if isinstance(inner, syntax.Tuple) else (inner,)
-    over = v.axes if inner is None else tuple(axis_name(scope, item) for item in items)
+    over = v.axes if inner is None else tuple(axis_name(scope, item, v) for item in items)
     for axis, item in zip(over, items, strict=True):
         if axis not in v.axes:
             raise NsaError.at("NSA0307", f"the value has no axis '{ir.plain(axis)}': it is {describe(v)}", item.span)
@@ -60,12 +62,18 @@ def axes_argument(scope: Scope, node: syntax.Call, v: ir.Expr, all_of_them: bool
     return over
 
 
-def axis_name(scope: Scope, node: syntax.Expr) -> str:
-    """A name that stands for an axis."""
+def axis_name(scope: Scope, node: syntax.Expr, v: ir.Expr | None = None) -> str:
+    """A name that stands for an axis, of the value ``v`` where there is one."""
+    inner = node.value if isinstance(node, syntax.Paren) else node
+    if isinstance(inner, syntax.Tuple):
+        raise NsaError.at("NSA0325", "one axis is expected here, not several", node.span, help="axes stand side by side: zeros(m, n)")
     found = operand(scope, node)
     if isinstance(found, ir.Index) and found.axes:
         return found.name
-    raise NsaError.at("NSA0307", "an axis is named by its index variable, a tile or a span", node.span)
+    help = (
+        f"the value is {describe(v)}" if v is not None else f"a dtype is given by name: dtype={found}" if isinstance(found, DType) else None
+    )
+    raise NsaError.at("NSA0307", "an axis is named by its index variable, a tile or a span", node.span, help=help)
 
 
 def without(axes: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,21 +6,23 @@ import inspect
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, TypeAlias
 
 from nsalang import syntax
 from nsalang.dtypes import DType
 from nsalang.language import NAMES
 from nsalang.parser import parse
-from nsalang.placeholders import TensorType
+from nsalang.placeholders import Dimension, Outside, Placeholder, Role, TensorType
 from nsalang.source import NsaError, Source
 
 Captured: TypeAlias = "bool | int | float | str | DType | None"
+Found: TypeAlias = "Captured | Outside"
 
 
-def capture(function: Callable[..., Any]) -> tuple[Source, dict[str, Captured]]:
-    """``source_of`` and ``captures`` in one. Raises NsaError for a function without a text, and for wrong syntax."""
+def capture(function: Callable[..., Any]) -> tuple[Source, dict[str, Found]]:
+    """``source_of`` and ``captures`` in one, with what cannot be captured as ``Outside``. Raises NsaError for a function without a text, and
+    for wrong syntax."""
     source = source_of(function)
     return source, _captured(_plain(function), parse(source))
 
@@ -31,7 +33,7 @@ def captures(function: Callable[..., Any]) -> Mapping[str, Captured]:
     These are numbers, bools, strings, dtypes and None. Modules, functions, tensors and other objects are left out: the type check reports
     them as unknown names where they are used.
     """
-    return capture(function)[1]
+    return {name: value for name, value in capture(function)[1].items() if not isinstance(value, Outside)}
 
 
 def source_of(function: Callable[..., Any]) -> Source:
@@ -73,6 +75,8 @@ def _plain(function: Callable[..., Any]) -> FunctionType:
 
 
 def _what(value: object) -> str:
+    if isinstance(value, (ModuleType, FunctionType)):
+        return "a module" if isinstance(value, ModuleType) else "a function"
     return f"the class `{value.__name__}`" if isinstance(value, type) else f"a value of type {type(value).__name__}"
 
 
@@ -103,11 +107,11 @@ def _dedent(line: str, prefix: str) -> str:
     return line.lstrip(" \t") if line.strip() else "\n"
 
 
-def _captured(function: FunctionType, file: syntax.File) -> dict[str, Captured]:
+def _captured(function: FunctionType, file: syntax.File) -> dict[str, Found]:
     kernel = file.items[0]
     assert isinstance(kernel, syntax.Function)
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    out: dict[str, Captured] = {}
+    out: dict[str, Found] = {}
     own = {p.name for p in kernel.parameters}
     for name in dict.fromkeys(_names(kernel)):
         if name in own:
@@ -129,6 +133,8 @@ def _captured(function: FunctionType, file: syntax.File) -> dict[str, Captured]:
             # Subclasses (enumerations, numpy's float64) become what they stand for.
             kind = next(k for k in (bool, int, float, str) if isinstance(value, k))
             out[name] = kind(value)
+        elif not isinstance(value, (Placeholder, Role, Dimension)):
+            out[name] = Outside(_what(value))
     try:
         annotations: Mapping[str, object] = function.__annotations__
     except NameError:  # Python 3.14 evaluates them now, and the language has names of its own
@@ -138,7 +144,7 @@ def _captured(function: FunctionType, file: syntax.File) -> dict[str, Captured]:
     return out
 
 
-def _from_annotation(written: syntax.Expr | None, value: object, own: set[str], out: dict[str, Captured]) -> None:
+def _from_annotation(written: syntax.Expr | None, value: object, own: set[str], out: dict[str, Found]) -> None:
     """Extents that Python evaluated to a number: a variable of an enclosing function has no cell if only an annotation uses it."""
     if isinstance(written, syntax.Subscript) and isinstance(value, TensorType) and len(written.indices) == len(value.items):
         for index, item in zip(written.indices, value.items, strict=True):

@@ -8,6 +8,7 @@ from typing import get_args
 from nsalang import ir, syntax
 from nsalang.constants import Exact, arithmetic, compare, negate
 from nsalang.dtypes import BOOL, F32, I64, DType
+from nsalang.habits import OTHERWISE
 from nsalang.scope import Nothing, Operand, Scope, TensorRef, as_dtype, as_value, unknown
 from nsalang.source import NsaError, Span
 
@@ -281,6 +282,12 @@ def _attribute(scope: Scope, node: syntax.Attribute) -> Operand:
         return Exact(limit, base.is_float)
     if isinstance(base, DType):
         raise unknown("attribute", node.name, node.span, ["max", "min"], "NSA0205")
+    if isinstance(base, TensorRef):
+        if node.name in ("shape", "size", "ndim"):
+            help: str | None = f"the extents of '{base.name}' have names: {', '.join(base.extents)}"
+        else:
+            help = OTHERWISE.get(node.name)
+        raise NsaError.at("NSA0205", f"'{base.name}' has no attribute '{node.name}'", node.span, help=help)
     raise NsaError.at("NSA0205", f"this has no attribute '{node.name}'", node.span, help="only dtypes have: f32.max, f32.min")
 
 
@@ -304,7 +311,21 @@ def place(scope: Scope, node: syntax.Subscript) -> tuple[TensorRef, tuple[ir.Exp
             f"'{base.name}' has {len(base.shape)} axes [{axes}], and {len(node.indices)} {'index is' if len(node.indices) == 1 else 'indices are'} given",
             node.span,
         )
-    return base, tuple(integer(scope, i, "an index") for i in node.indices)
+    return base, tuple(_index(scope, i, extent) for i, extent in zip(node.indices, base.extents, strict=True))
+
+
+def _index(scope: Scope, node: syntax.Expr, extent: str) -> ir.Expr:
+    """One index of an access, on an axis of that extent."""
+    if isinstance(node, syntax.NoneLiteral):
+        raise NsaError.at("NSA0304", "None is no index", node.span, help="leave it out: values broadcast by the names of their axes")
+    try:
+        return integer(scope, node, "an index")
+    except NsaError as error:
+        first = error.diagnostics[0]
+        if isinstance(node, syntax.Name) and first.code == "NSA0201" and not first.notes and not first.helps:
+            help = f"an axis is made by a loop or a span: 'for {node.id} in tile({extent}):', '{node.id} = span({extent})'"
+            raise NsaError.at(first.code, first.sentence, first.span, help=help) from None
+        raise
 
 
 def load(scope: Scope, node: syntax.Subscript) -> ir.Expr:

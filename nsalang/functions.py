@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from nsalang import ir, syntax
+from nsalang import habits, ir, syntax
 from nsalang.calls import arguments, axes_argument, axis_name, flag, keyword, without
 from nsalang.constants import Exact, negate
 from nsalang.contractions import dot
-from nsalang.dtypes import BF16, BOOL, E2M1, E4M3, F16, F32, I64, U8, U32, DType
+from nsalang.dtypes import ALL, BF16, BOOL, E2M1, E4M3, F16, F32, I64, U8, U32, DType
 from nsalang.expressions import (
     boolean,
     convert,
@@ -24,7 +24,7 @@ from nsalang.expressions import (
     value,
     wrapped,
 )  # fmt: skip
-from nsalang.scope import Operand, Scope, TensorRef, as_value, unknown
+from nsalang.scope import Operand, Scope, TensorRef, as_value
 from nsalang.source import NsaError, Span
 
 Handler = Callable[[Scope, syntax.Call], "Operand"]
@@ -33,7 +33,7 @@ Handler = Callable[[Scope, syntax.Call], "Operand"]
 def call(scope: Scope, node: syntax.Call) -> Operand:
     """The value of a call. Raises NSA0201 for an unknown function, NSA0311 for wrong arguments."""
     if not isinstance(node.function, syntax.Name):
-        raise NsaError.at("NSA0311", "only functions and dtypes can be called", node.function.span)
+        raise NsaError.at("NSA0311", "only functions and dtypes can be called", node.function.span, help=_unqualified(node.function))
     name = node.function.id
     bound = scope.names.get(name)
     if bound is None and name in FUNCTIONS:
@@ -49,7 +49,7 @@ def call(scope: Scope, node: syntax.Call) -> Operand:
         return found_values[0]
     if bound is None and name not in scope.ended:
         dtypes = (n for n, v in scope.names.items() if isinstance(v, DType))
-        raise unknown("function", name, node.function.span, [*FUNCTIONS, *PLACES, *scope.functions, *dtypes])
+        raise scope.unknown("function", name, node.function.span, [*FUNCTIONS, *PLACES, *scope.functions, *dtypes])
     found = scope.lookup(name, node.function.span)
     if not isinstance(found, DType):
         raise NsaError.at("NSA0311", f"'{name}' is no function", node.function.span)
@@ -65,6 +65,16 @@ def call(scope: Scope, node: syntax.Call) -> Operand:
     if dtype in (E2M1,) or dtype.name == "e8m0":
         scope.later(f"the conversion to {dtype}", node.span)
     return convert(scope, as_value(x, argument.span), dtype, node.span)
+
+
+def _unqualified(function: syntax.Expr) -> str | None:
+    """What stands for ``torch.exp(…)`` and ``x[m].float()``: functions and dtypes have plain names, and are no methods."""
+    if not isinstance(function, syntax.Attribute):
+        return None
+    if function.name in FUNCTIONS or function.name in PLACES or function.name in ALL:
+        return f"functions have plain names: {function.name}(…)"
+    dtype = habits.DTYPES.get(function.name)
+    return f"a conversion is {dtype}(x)" if dtype is not None else habits.OTHERWISE.get(function.name)
 
 
 PLACES: Mapping[str, str] = {

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nsalang import collisions, ir, numerics
 from nsalang.dtypes import BOOL, I64, DType
-from nsalang.source import Span
+from nsalang.source import NsaError, Span
 from nsalang.views import views
 
 
@@ -41,6 +41,12 @@ class Fault(Exception):
         where = "" if tensor is None else f"{tensor}[{', '.join(map(str, indices))}]: "
         lane = f" at {', '.join(f'{name} = {value}' for name, value in self.at.items())}" if self.at else ""
         super().__init__(f"{f'{span}: ' if span else ''}{where}{message}{lane}")
+
+    def error(self, kernel: str) -> NsaError:
+        """NSA0520: what a caller of the kernel is told."""
+        where = "" if self.tensor is None else f"{self.tensor}[{', '.join(map(str, self.indices))}], "
+        lane = f", at {', '.join(f'{name} = {value}' for name, value in self.at.items())}" if self.at else ""
+        return NsaError.at("NSA0520", f"with these inputs '{kernel}' does what it must not: {where}{self.message}{lane}", self.span)
 
 
 class Watch(Protocol):

@@ -70,11 +70,16 @@ class Entry(ABC):
     def interpret(self, *args: Any, target: str | Target | None = None, tile: int | Mapping[str, int] | None = None, **kwargs: Any) -> Any:
         """What the call means, computed by the interpreter on the CPU for a target (the tensors' device where left out).
 
-        ``tile``: length of every tile, or of each by its axis; None: as long as its range. Raises NsaError, and interp.Fault for a kernel
-        that reads or writes where it must not.
+        ``tile``: length of every tile, or of each by its axis; None: as long as its range. Raises NsaError; NSA0520 for a kernel that
+        reads or writes where it must not.
         """
+        from nsalang.interp import Fault
+
         chosen = tile_of(self.unit.name, tile)
-        return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), chosen)
+        try:
+            return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), chosen)
+        except Fault as fault:
+            raise fault.error(self.unit.name) from None
 
     def meaning(self, target: Target, values: Mapping[str, Any]) -> Meaning:
         """What ``compile`` types the kernel for: ``values`` as there."""
@@ -113,6 +118,7 @@ class Entry(ABC):
                 raise unknown_argument(base.name, name, [*settings, *base.specialised, *optional])
         missing = [n for n in base.specialised if n not in dims]
         if missing:
+            self.check(target)  # what is wrong in the text is said first
             raise NsaError.at(
                 "NSA0518",
                 f"the dimension {missing[0]} of '{base.name}' is the length of a span, and compiling needs its value",

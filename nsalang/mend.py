@@ -18,7 +18,8 @@ from nsalang.lemmas import Book, bare
 from nsalang.obligations import Obligation
 from nsalang.prover import completed, decide, element_types, settle
 from nsalang.source import Diagnostic
-from nsalang.wording import access_of, text, text_of
+from nsalang.stores import ADDABLE
+from nsalang.wording import access_of, dtype_of, text, text_of
 
 MOST = 24
 """Proposals that are asked about, at most."""
@@ -48,12 +49,25 @@ def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], elemen
             return ()  # what is split has two ends, which no where can choose
         case "divisor" | "shift":
             return _guarded_operation(kernel, o)
+        case "race" | "twice" | "order" if added := _added(kernel, o):
+            return added
         case "race" | "twice":
             return _distinct(kernel, o)
         case "coverage":
             return (f"'partial({o.tensor})' before the grid, if unwritten elements may stay undefined",)
         case "fits":
             return _narrowed(kernel, o)
+    return ()
+
+
+def bounded(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    """The first bound on one dimension that settles that an integer fits: of the positions and counts along it."""
+    dtype = ALL.get(dtype_of(kernel, o)) if o.kind == "fits" else None
+    if dtype is None:
+        return ()
+    for dim in kernel.dims:
+        if _settles(kernel, o, [ir.binary("le", ir.Dim(I64, (), dim), ir.const(int(dtype.max)))]):
+            return (f"'require({dim} <= {dtype}.max)' settles it",)
     return ()
 
 
@@ -219,8 +233,31 @@ def _distinct(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
                     same = ir.binary("and", same, ir.binary("eq", x, y))
                 facts.append(ir.binary("or", same, ir.binary("ne", a, b)))
         if facts and _settles(kernel, o, facts):
-            return (f"'promise(distinct({name}))' settles it, where that is so",)
+            return (f"'promise(distinct({name}))' settles it, where that is so", *_scattered(kernel, o))
     return ()
+
+
+_WRITTEN = re.compile(r"(?P<place>.+?\])\s*(?P<adds>\+?)=(?!=)\s*(?P<value>.+)")
+
+
+def _scattered(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    """A ``scatter`` of the store, where its tensor need not be written everywhere: it may collide."""
+    written = _WRITTEN.fullmatch(text_of(o.span))
+    if written is None or written["adds"] or (kernel.tensor(o.tensor).role == "out" and o.tensor not in kernel.partial):
+        return ()
+    return (f"'scatter({written['place']}, {written['value']})' if it is not: one of those that meet wins, each element for itself",)
+
+
+def _added(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    """An ``atomic_add`` for a ``+=`` that meets others, if it may stand there: what it adds is added once, not once a tile."""
+    written, store = _WRITTEN.fullmatch(text_of(o.span)), access_of(kernel, o)
+    if written is None or not written["adds"] or not isinstance(store, ir.Store) or kernel.tensor(o.tensor).dtype not in ADDABLE:
+        return ()
+    loops = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.For) and n.kind == "tile"]
+    around = {g.name for g in kernel.grid if g.tiled} | {n.index for n in loops if any(s is store for s in ir.walk(n))}
+    if not around <= set(store.axes):
+        return ()
+    return (f"'atomic_add({written['place']}, {written['value']})' adds up what meets there",)
 
 
 # --------------------------------------------------------------------------------------------------------------- contradictions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from nsalang import syntax
 from nsalang.signature import called, functions, is_helper, is_kernel, is_program
@@ -18,12 +18,18 @@ def check_grids(file: syntax.File) -> None:
 
 def missing_grids(file: syntax.File) -> list[Diagnostic]:
     """What is wrong with each ``def`` that writes or loops, and has no grid."""
-    found = (missing_grid(function) for function in functions(file).values())
+    found = (missing_grid(function, kernels_of(file)) for function in functions(file).values())
     return [d for d in found if d is not None]
 
 
-def missing_grid(function: syntax.Function) -> Diagnostic | None:
-    """The error for a ``def`` without a grid that does what only a kernel may. What a program must not do is said where it is typed."""
+def kernels_of(file: syntax.File) -> dict[str, syntax.Function]:
+    """The kernels of a file by name."""
+    return {name: function for name, function in functions(file).items() if is_kernel(function)}
+
+
+def missing_grid(function: syntax.Function, kernels: Mapping[str, syntax.Function]) -> Diagnostic | None:
+    """The error for a ``def`` without a grid that does what only a kernel may, or that takes the value of a call of one of the ``kernels`` of
+    its file, which has none. What a program must not do is said where it is typed."""
     if is_kernel(function) or is_program(function):
         return None
     statements = list(_flat(function.body))
@@ -53,10 +59,20 @@ def missing_grid(function: syntax.Function) -> Diagnostic | None:
         target = stores[0]
         wanted = "a kernel writes inside its one 'for … in grid(…)'"
         return Diagnostic("NSA0314", f"'{name}' has no grid, and writes '{target.span.text}'", target.span, helps=(wanted,))
+    for call in (v for s in statements if isinstance(s, syntax.Assign) for v in s.values):
+        if outs and (kernel := kernels.get(called(call) or "")):
+            return no_value(kernel, call)
     if outs:
         wanted = "a kernel has one 'for … in grid(…)', and a program calls kernels"
         return Diagnostic("NSA0314", f"'{name}' has no grid, and nothing writes '{outs[0].name}'", outs[0].name_span, helps=(wanted,))
     return None
+
+
+def no_value(kernel: syntax.Function, call: syntax.Expr) -> Diagnostic:
+    """The error for ``part = kernel(x)``."""
+    written = ", ".join(f"{p.name}=…" for p in kernel.parameters if _is_written(p))
+    sentence = f"the call of a kernel has no value: '{kernel.name}' writes what it is given"
+    return Diagnostic("NSA0337", sentence, call.span, helps=(f"{kernel.name}(…, {written}), with scratch from empty(…)",))
 
 
 def grid_meant(loop: syntax.For) -> str | None:

@@ -16,6 +16,13 @@ def outside(name: str) -> NsaError:
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """A name that a kernel's text uses, and that in Python is something that no kernel can take: ``what``, in words."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Placeholder:
     """A function or a word of the language. Calling it or computing with it raises NsaError NSA0121."""
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nsalang import extents, ir, syntax, typecheck
-from nsalang.calls import arguments
 from nsalang.constants import Exact
 from nsalang.declarations import source_text
 from nsalang.dtypes import E2M1, E4M3, DType
 from nsalang.expressions import boolean, integer, operand
 from nsalang.handed import constants_of, dims_of, matched, scalar_for, tensor_for
-from nsalang.missing_grid import grid_meant
+from nsalang.missing_grid import grid_meant, no_value
 from nsalang.scope import Nothing, Operand, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
     Parameter,
@@ -167,6 +166,9 @@ def _statement(draft: Draft, node: syntax.Statement) -> None:
             for made in values:
                 if called(made) in ("span", "view"):
                     raise NsaError.at("NSA0337", f"'{called(made)}' belongs into a kernel, and this is a program", made.span)
+                kernel = scope.functions.get(called(made) or "")
+                if kernel is not None and is_kernel(kernel):
+                    raise NsaError(no_value(kernel, made))
             block(scope, (node,))
         case syntax.If():
             condition = boolean(scope, node.condition)
@@ -193,7 +195,9 @@ def _scratch(draft: Draft, target: syntax.Expr, node: syntax.Expr) -> None:
         raise NsaError.at("NSA0206", f"'{target.id}' is a name of the language", target.span, help="choose another name")
     if target.id in scope.names or target.id in scope.parameters:
         raise NsaError.at("NSA0203", f"'{target.id}' is already defined", target.span, help="choose another name")
-    (kind,) = arguments(node, 1, 1)
+    if node.keywords or len(node.arguments) != 1:
+        raise NsaError.at("NSA0311", "'empty' takes one argument, a tensor type", node.span, help="empty(f32[S, 4])")
+    (kind,) = node.arguments
     dtype = operand(scope, kind.value) if isinstance(kind, syntax.Subscript) else None
     if not isinstance(kind, syntax.Subscript) or not isinstance(dtype, DType):
         raise NsaError.at("NSA0336", "'empty' takes a tensor type, e.g. f32[S, 4]", kind.span)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nsalang import ir, mend, smt
-from nsalang.dtypes import I64
+from nsalang.dtypes import ALL, I64
 from nsalang.exact import Element, Number, evaluate
 from nsalang.lemmas import bare
 from nsalang.obligations import Obligation
 from nsalang.prover import Result, completed, element_types
 from nsalang.source import Diagnostic
-from nsalang.wording import Case, claim, note, plain_values, sentence
+from nsalang.wording import Case, claim, dtype_of, note, plain_values, sentence
 
 CODES = {
     "range": "NSA0801",
@@ -63,8 +63,19 @@ def unknown(kernel: ir.Kernel, result: Result) -> Diagnostic:
         f"it is not settled that {claim(kernel, o)}",
         o.span,
         (tried,),
-        ("say what it needs in a 'require', a 'promise' or a 'where'", f"'--allow unknown' (allow='unknown' in a call) {allow}"),
+        (
+            *(mend.bounded(kernel, o) or ("say what it needs in a 'require', a 'promise' or a 'where'", *_wrapping(kernel, o))),
+            f"'--allow unknown' (allow='unknown' in a call) {allow}",
+        ),
     )
+
+
+def _wrapping(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
+    """Arithmetic that needs no proof, where it is the size of an integer that is not settled, such as that of a sum over data."""
+    if o.kind == "overflow":
+        return ("u32 wraps at 2**32 and needs no bound: convert what is added up, u32(x)",)
+    dtype = dtype_of(kernel, o) if o.kind == "fits" else ""
+    return (f"'wrap(…, {dtype})' keeps the low bits of any value",) if dtype in ALL else ()
 
 
 # ------------------------------------------------------------------------------------------------------------------- the violation

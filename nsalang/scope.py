@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Literal, TypeAlias
 from nsalang import ir
 from nsalang.constants import Exact, round_to
 from nsalang.dtypes import F32, I64, DType
+from nsalang.habits import help_for
 from nsalang.source import Diagnostic, NsaError, Span
 from nsalang.syntax import Function
 from nsalang.target import Target
@@ -49,7 +49,8 @@ class Poisoned(Exception):
 @dataclass(slots=True)
 class Scope:
     """The state of one check. ``out`` is the statement list being filled; ``guards`` are the conditions under which the current text runs.
-    ``loop_axes`` are those of all tile loops so far, of which ``open_loops`` are around the current text. ``functions`` are those of the file, ``constants`` the names that a helper sees, ``calls`` the helpers that are being written out."""
+    ``loop_axes`` are those of all tile loops so far, of which ``open_loops`` are around the current text. ``functions`` are those of the file, ``constants`` the names that a helper sees, ``calls`` the helpers that are being written out,
+    ``outside`` what the names are that Python has and a kernel cannot take."""
 
     target: Target
     names: dict[str, Binding]
@@ -78,6 +79,7 @@ class Scope:
     functions: Mapping[str, Function] = field(default_factory=dict)
     constants: Mapping[str, Binding] = field(default_factory=dict)
     calls: tuple[str, ...] = ()
+    outside: dict[str, str] = field(default_factory=dict)
 
     def lookup(self, name: str, span: Span) -> Operand:
         """What a name stands for. Raises NSA0201 or NSA0202."""
@@ -88,7 +90,14 @@ class Scope:
             return found
         if name in self.ended:
             raise NsaError.at("NSA0202", f"'{name}' is not defined here: {self.ended[name]}", span)
-        raise unknown("name", name, span, [*self.names, *self.known])
+        raise self.unknown("name", name, span, [*self.names, *self.known])
+
+    def unknown(self, kind: str, name: str, span: Span, candidates: list[str]) -> NsaError:
+        """An unknown name of a text; where Python has it, a note says why the kernel doesn't."""
+        if name not in self.outside:
+            return unknown(kind, name, span, candidates)
+        note = f"in Python '{name}' is {self.outside[name]}, and a kernel sees numbers, bools, dtypes and None of the scope around it"
+        return unknown(kind, name, span, [], note=note)
 
     def unique(self, name: str) -> str:
         """An IR name for a source name: itself, or with .2, .3 …"""
@@ -198,9 +207,8 @@ class Scope:
 
 
 def unknown(kind: str, name: str, span: Span, candidates: list[str], code: str = "NSA0201", note: str | None = None) -> NsaError:
-    """An unknown name, with the nearest known one."""
-    near = difflib.get_close_matches(name, [c for c in candidates if c != name], 1, 0.6)
-    return NsaError.at(code, f"unknown {kind} '{name}'", span, note=note, help=f"did you mean '{near[0]}'?" if near else None)
+    """An unknown name, with what the language has for it, or the nearest known one."""
+    return NsaError.at(code, f"unknown {kind} '{name}'", span, note=note, help=help_for(kind, name, candidates))
 
 
 def as_dtype(value: Exact, dtype: DType, span: Span) -> ir.Const:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from nsalang import ir, syntax
-from nsalang.dtypes import DType
+from nsalang.dtypes import ALL, DType
 from nsalang.source import Diagnostic, NsaError, Span
 
 Setting: TypeAlias = "int | float | bool | DType"
@@ -155,6 +155,9 @@ def annotation_of(parameter: syntax.Parameter) -> Annotation:
         return Annotation(role, node.id, node.span, None)
     if isinstance(node, syntax.Subscript) and isinstance(node.value, syntax.Name):
         return Annotation(role, node.value.id, node.value.span, node.indices)
+    named = node.value if isinstance(node, syntax.Subscript) else node
+    if isinstance(named, syntax.Attribute) and (named.name in ALL or named.name in ("Out", "InOut")):
+        hint = f"names of the language stand alone: {named.name}"
     raise NsaError.at("NSA0319", f"the type of parameter '{parameter.name}' can't be understood", where.span, help=hint)
 
 
@@ -175,7 +178,7 @@ def dimension_names(function: syntax.Function) -> tuple[str, ...]:
 
 
 def names_in(node: syntax.Expr) -> list[syntax.Name]:
-    """Every name in an expression, in order."""
+    """Every name of a value in an expression, in order: not those of functions that it calls."""
     match node:
         case syntax.Name():
             return [node]
@@ -187,8 +190,8 @@ def names_in(node: syntax.Expr) -> list[syntax.Name]:
             return [n for e in (first, *rest) for n in names_in(e)]
         case syntax.Conditional(value=value, condition=condition, other=other):
             return names_in(value) + names_in(condition) + names_in(other)
-        case syntax.Call(function=function, arguments=arguments, keywords=keywords):
-            return names_in(function) + [n for e in (*arguments, *(k.value for k in keywords)) for n in names_in(e)]
+        case syntax.Call(arguments=arguments, keywords=keywords):
+            return [n for e in (*arguments, *(k.value for k in keywords)) for n in names_in(e)]
         case syntax.Subscript(value=value, indices=indices):
             return names_in(value) + [n for e in indices for n in names_in(e)]
         case syntax.Tuple(items=items):

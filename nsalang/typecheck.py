@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -13,18 +12,21 @@ from nsalang.declarations import source_text
 from nsalang.dtypes import ALL, E4M3, I64, DType
 from nsalang.expressions import integer, operand
 from nsalang.functions import FUNCTIONS, PLACES
-from nsalang.missing_grid import missing_grid, missing_grids
+from nsalang.missing_grid import kernels_of, missing_grid, missing_grids
+from nsalang.placeholders import Outside
 from nsalang.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
 from nsalang.signature import (
     Parameter,
     Setting,
     Signature,
     annotation_of,
+    called,
     dimension_names,
     functions,
     is_helper,
     is_kernel,
     is_program,
+    names_in,
     program_dims,
     specialised_names,
 )  # fmt: skip
@@ -66,7 +68,7 @@ def kernel_function(file: syntax.File, name: str) -> syntax.Function:
         )
     function = found[name]
     if not is_kernel(function):
-        if (problem := missing_grid(function)) is not None:
+        if (problem := missing_grid(function, kernels_of(file))) is not None:
             raise NsaError(problem)
         kind = "it is a helper, and" if is_helper(function) else "it is a program, and" if is_program(function) else "it is"
         raise NsaError.at("NSA0314", f"'{name}' has no grid: {kind} no kernel", function.name_span,
@@ -134,8 +136,12 @@ def scope_of(file: syntax.File, function: syntax.Function, settings: Settings, l
                 scope.problems.extend(error.diagnostics if isinstance(error, NsaError) else ())
                 scope.names[parameter.name] = Poison()
     dims: tuple[str, ...] = ()
-    with contextlib.suppress(NsaError):  # reported below, with the parameter
+    try:
         dims = dimension_names(function)
+    except NsaError:  # reported below, with the parameter: what it leaves unknown is not
+        for parameter in plain:
+            for name in _extent_names(parameter.annotation):
+                scope.names.setdefault(name, Poison())
     tensors_named = {p.name for p in plain if isinstance(p.annotation, syntax.Subscript)}
     for dim in dims:
         if dim in tensors_named:
@@ -156,6 +162,14 @@ def scope_of(file: syntax.File, function: syntax.Function, settings: Settings, l
     return scope, tuple(sorted(found, key=lambda p: order[p.name]))
 
 
+def _extent_names(annotation: syntax.Expr | None) -> list[str]:
+    """The names between the brackets of a type, be it right or wrong."""
+    if not isinstance(annotation, syntax.Subscript):
+        return []
+    inner = [name for index in annotation.indices if isinstance(index, syntax.Subscript) for name in _extent_names(index)]
+    return inner or [n.id for index in annotation.indices for n in names_in(index)]
+
+
 def _captured(scope: Scope, captured: Mapping[str, object]) -> None:
     for name, value in captured.items():
         if isinstance(value, DType):
@@ -164,6 +178,8 @@ def _captured(scope: Scope, captured: Mapping[str, object]) -> None:
             scope.names[name] = Nothing()
         elif isinstance(value, (bool, int, float)):
             scope.names[name] = exact(value)
+        elif isinstance(value, (Outside, str)):
+            scope.outside[name] = "a string" if isinstance(value, str) else value.what
 
 
 def _constants(scope: Scope, file: syntax.File) -> None:
@@ -328,7 +344,9 @@ def _declarations(scope: Scope, statements: tuple[syntax.Statement, ...]) -> syn
         match statement:
             case syntax.For(iterable=syntax.Call(function=syntax.Name(id="grid"))):
                 for extra in statements[i + 1 :]:
-                    scope.problems.append(Diagnostic("NSA0314", "nothing stands after the grid", extra.span))
+                    grid = isinstance(extra, syntax.For) and called(extra.iterable) == "grid"
+                    helps = ("a second grid is a kernel of its own",) if grid else ()
+                    scope.problems.append(Diagnostic("NSA0314", "nothing stands after the grid", extra.span, helps=helps))
                 return statement
             case _:
                 block(scope, (statement,))
@@ -354,7 +372,8 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
         if tiled:
             assert isinstance(argument, syntax.Call)
             if len(argument.arguments) != 1 or argument.keywords:
-                raise NsaError.at("NSA0311", "in a grid, 'tile' takes one extent", argument.span)
+                help = f"lengths of tiles are chosen, or pinned from outside: schedule={{'{target.id}': 64}}"
+                raise NsaError.at("NSA0311", "in a grid, 'tile' takes one extent", argument.span, help=help)
             node = argument.arguments[0]
         extent = integer(scope, node, "a grid extent")
         if any(isinstance(n, ir.Load | ir.Search | ir.Index) for n in ir.walk(extent)):
@@ -366,7 +385,8 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
         if target.id in scope.names:
             what = scope.names[target.id]
             if isinstance(what, (TensorRef, ir.Dim, ir.Scalar, ir.Index)) or target.id in scope.parameters:
-                raise NsaError.at("NSA0203", f"'{target.id}' is already defined", target.span, help="choose another name")
+                what_it_is = "a dimension" if isinstance(what, ir.Dim) else "already defined"
+                raise NsaError.at("NSA0203", f"'{target.id}' is {what_it_is}", target.span, help="choose another name")
         if target.id in FUNCTIONS or target.id in PLACES or target.id in ALL:
             raise NsaError.at("NSA0206", f"'{target.id}' is a name of the language", target.span, help="choose another name")
         if index.tiled:

@@ -102,7 +102,7 @@ def sentence(kernel: ir.Kernel, o: Obligation) -> str:
         case "shift":
             return f"'{written}' may shift by less than 0 or by {_bits(o)} or more"
         case "fits":
-            return f"the value of '{written}' may not fit {_dtype(kernel, o)}"
+            return f"the value of '{written}' may not fit {dtype_of(kernel, o)}"
         case "overflow":
             return f"'{written}' may leave 64 bits"
         case "race":
@@ -148,7 +148,7 @@ def claim(kernel: ir.Kernel, o: Obligation) -> str:
         case "shift":
             return f"'{written}' shifts by an amount in range"
         case "fits":
-            return f"the value of '{written}' fits {_dtype(kernel, o)}"
+            return f"the value of '{written}' fits {dtype_of(kernel, o)}"
         case "overflow":
             return f"'{written}' stays within 64 bits"
         case "race":
@@ -162,7 +162,7 @@ def claim(kernel: ir.Kernel, o: Obligation) -> str:
         case "view":
             return f"the view '{o.tensor}' lies inside '{kernel.memory(o.tensor)}', and aligned"
         case "overlap":
-            return f"{_two(o)} share no memory that is written"
+            return f"{_two(o)} share no memory" if " and " in o.what else f"no two elements of '{o.what}' share memory"
         case "hypotheses":
             return "the requirements and promises can hold together"
     raise AssertionError(o.kind)
@@ -179,7 +179,7 @@ def _bits(o: Obligation) -> str:
     return "its width"
 
 
-def _dtype(kernel: ir.Kernel, o: Obligation) -> str:
+def dtype_of(kernel: ir.Kernel, o: Obligation) -> str:
     for statement in kernel.body:
         for node in ir.walk(statement):
             if isinstance(node, ir.Cast) and node.span == o.span and node.mode == "convert" and node.dtype.bits < 64:
@@ -255,7 +255,7 @@ def _consequence(case: Case) -> str:
         case "shift":
             return f"the amount is {case.value}"
         case "fits":
-            return f"{_operand(kernel, o)} = {case.value}, which {_dtype(kernel, o)} cannot hold"
+            return f"{_operand(kernel, o)} = {case.value}, which {dtype_of(kernel, o)} cannot hold"
         case "overflow":
             return f"{written} leaves 64 bits" if case.value is None else f"{written} = {case.value}, which 64 bits cannot hold"
     raise AssertionError(o.kind)

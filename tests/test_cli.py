@@ -433,6 +433,31 @@ def test_run_says_where_a_kernel_leaves_its_tensors(capfd: pytest.CaptureFixture
     assert code == 1 and "error[NSA0520]" in err and "x[8]" in err and f"{bad}:3" in err
 
 
+def test_run_takes_the_help_of_its_own_error(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sums = tmp_path / "sums.nsa"
+    sums.write_text("def f(x: i32[N], y: Out[i32[1]]):\n    for b in grid(1):\n        s = 0\n"
+                    "        for n in tile(N):\n            s = s + sum(x[n], axis=n)\n        y[b] = s\n")  # fmt: skip
+    code, _, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu")
+    assert code == 1 and "--allow unknown" in err
+    assert "help: u32 wraps at 2**32" in err and "help: 'wrap(…, i32)' keeps the low bits" in err
+    assert err.count("stays within 64 bits") == 1  # once, not for each backend
+    code, out, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu", "--allow", "unknown")
+    assert code == 0 and out.count("agree") == 2
+    wrapped = sums.read_text().replace("s = 0", "s = u32(0)").replace("x[n]", "u32(x[n])").replace("= s\n", "= wrap(s, i32)\n")
+    sums.write_text(wrapped)
+    code, out, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu")
+    assert (code, out.count("agree")) == (0, 2), err
+
+
+def test_a_scalar_that_is_a_dimension_has_one_value(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.nsa"
+    rows.write_text("def f(x: f32[N], y: Out[f32[L, N]], L: i32):\n    for l, n in grid(L, tile(N)):\n        y[l, n] = x[n] * L\n")
+    code, out, err = run(capfd, "run", rows, "-D", "N=8,L=3", "-t", "cpu")
+    assert code == 0 and "[3, 8]" in out, err
+    assert run(capfd, "run", rows, "-D", "N=8,L=-3", "-t", "cpu")[0] == 2
+    assert run(capfd, "compile", rows, "-D", "L=3")[0] == 0 and run(capfd, "prove", rows, "-D", "L=3")[0] == 0
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
 @pytest.mark.parametrize("command", ["run", "bench"])
 @pytest.mark.parametrize("target", ["cuda:sm_90", "hip:gfx942"])

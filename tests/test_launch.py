@@ -457,7 +457,7 @@ def test_too_many_instances(engine: Engine) -> None:
 
 
 def test_wrong_rank() -> None:
-    refused("NSA0508", lambda: K.add(X, X[0]), "'y'", "1 axes", "[6]", "[M, N]")
+    refused("NSA0508", lambda: K.add(X, X[0]), "'y'", "1 axis", "[6]", "[M, N]")
 
 
 def test_wrong_extents() -> None:

@@ -14,7 +14,6 @@ import nsalang
 from nsalang import cli, plans
 from nsalang.dims import N
 from nsalang.handed import polynomial, text
-from nsalang.interp import Fault
 from nsalang.language import Out, f32
 from nsalang.launch import Launcher
 from nsalang.parser import parse
@@ -278,7 +277,7 @@ def test_the_interpreter_poisons_scratch_and_outputs() -> None:
 
 
 def test_a_fault_of_a_kernel_is_the_kernels() -> None:
-    with pytest.raises(Fault, match=r"t|table"):
+    with pytest.raises(NsaError, match=r"NSA0520.*t|table"):
         K.doubled_gather.interpret(x_of(4), torch.tensor([0, 9], dtype=torch.int32))
 
 

@@ -119,7 +119,7 @@ def changed(source: Source, span: Span, name: str, text: str) -> str | None:
     if said := re.fullmatch(r"'((?:require|promise|partial)\(.*\))' (settles it(, where that is so)?|before the grid, .*)", text):
         lines.insert(first + 1, f"    {said[1]}")
         after += 1
-    elif said := re.fullmatch(r"'(where\(.*\))' settles it", text):
+    elif said := re.fullmatch(r"'((?:where|scatter|atomic_add)\(.*\))' (settles it|if it is not: .*|adds up .*)", text):
         line = lines[span.line - 1]
         lines[span.line - 1] = line[: span.column - 1] + said[1] + line[span.end_column - 1 :]
     elif said := re.fullmatch(r"are the indices exchanged\? '(.*)' is inside", text):
@@ -275,6 +275,52 @@ def test_what_the_prover_could_not_settle() -> None:
     assert tried.sentence == "it is not settled that 'kv[t, c]' stays inside 'kv' along axis 0"
     assert tried.notes == ("tried: constants, intervals, then Z3; Z3 used 1000000 of its resource units",)
     assert tried.helps[1] == "'--allow unknown' (allow='unknown' in a call) guards the access by its tensor's bounds"
+
+
+COUNT = """\
+def f(x: f32[M, N], y: Out[i32[M]]):
+    for m in grid(tile(M)):
+        count = zeros(m, dtype=i64)
+        for n in tile(N):
+            count += sum(x[m, n] > 0, axis=n)
+        y[m] = count
+"""
+PLACE = """\
+def f(x: f32[M, N], y: Out[i32[M]]):
+    for m in grid(tile(M)):
+        place = zeros(m, dtype=i64)
+        for n in tile(N):
+            place = maximum(place, argmax(x[m, n], axis=n))
+        y[m] = place
+"""
+
+
+@pytest.mark.parametrize("text", [COUNT, PLACE])
+def test_what_may_not_fit_is_told_the_bound_that_settles_it(text: str) -> None:
+    kernel = only(text)
+    (result,) = (r for r in settle(kernel) if r.verdict != "PROVED")
+    assert result.obligation.kind == "fits" and refute.diagnose(kernel, result) is None
+    assert refute.unknown(kernel, result).helps[0] == "'require(N <= i32.max)' settles it"
+    mended = only(text.replace("    for m in", "    require(N <= i32.max)\n    for m in"))
+    assert {r.verdict for r in settle(mended)} == {"PROVED"}
+
+
+def test_views_that_are_not_settled_are_told_as_one_and_as_two() -> None:
+    text = """\
+def f(b: InOut[u8[8 * N]]):
+    v = view(b, f32[N])
+    w = view(b, f32[N], offset=4 * N)
+    for n in grid(tile(N)):
+        v[n] = 0
+        w[n] = 0
+"""
+    kernel = only(text)
+    results = [replace(r, verdict="UNKNOWN") for r in settle(kernel) if r.obligation.kind == "overlap"]
+    assert {refute.unknown(kernel, r).sentence for r in results} == {
+        "it is not settled that no two elements of 'v' share memory",
+        "it is not settled that no two elements of 'w' share memory",
+        "it is not settled that 'v' and 'w' share no memory",
+    }
 
 
 def test_elements_in_a_model() -> None:

@@ -7,12 +7,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from nsalang import ir
-from nsalang.commands.settings import define_options, meaning_of, no_kernel, pairs, pin_option, pinned
+from nsalang.commands.settings import allow_option, define_options, meaning_of, no_kernel, pairs, pin_option, pinned
 from nsalang.commands.terminal import Session, session_options
 from nsalang.driver import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
 from nsalang.memory import enough_memory
@@ -31,6 +31,7 @@ STAGES = ("parse", "typecheck", "passes", "lower")
 @click.option("-t", "--target", help="Default: this machine's first device, or cpu. With --compile-time: cuda:sm_90.")
 @click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), default="both", show_default=True)
 @pin_option
+@allow_option
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @click.option("--events", is_flag=True, help="On a GPU: time launches by the host with CUDA events, not replays of a CUDA graph.")
 @click.option(
@@ -42,7 +43,7 @@ STAGES = ("parse", "typecheck", "passes", "lower")
 @click.pass_obj
 def command(
     session: Session, files: tuple[str, ...], defines: tuple[str, ...], present: tuple[str, ...], without: tuple[str, ...],
-    target: str | None, backend: str, pins: tuple[str, ...], seed: int, events: bool, compile_time: bool, repeat: int, as_json: bool,
+    target: str | None, backend: str, pins: tuple[str, ...], allow: Literal["unknown"] | None, seed: int, events: bool, compile_time: bool, repeat: int, as_json: bool,
 ) -> None:  # fmt: skip
     """nsalang bench FILE [KERNEL] -D M=4096,N=16384 times a kernel; nsalang bench --compile-time [FILES] times the compiler."""
     raw = pairs(defines, "-D")
@@ -52,7 +53,16 @@ def command(
             raise click.UsageError(f"--compile-time begins with the text of a .nsa file, and {python[0]} is a Python file")
         paths = [Path(f) for f in files] or examples()
         with session.progress("compiling") as say:
-            rows = compile_times(paths, raw, target or "cuda:sm_90", [b for b in BACKENDS if backend in (b, "both")], repeat, say, schedule)
+            rows = compile_times(
+                paths,
+                raw,
+                target or "cuda:sm_90",
+                [b for b in BACKENDS if backend in (b, "both")],
+                repeat,
+                say,
+                schedule,
+                allow is not None,
+            )
         if as_json:
             click.echo(json.dumps(rows, indent=1))
             return
@@ -69,7 +79,13 @@ def command(
     check_here(device)
     case = case_of(files[0], files[1] if len(files) == 2 else None, defines, present, without, (), seed, device)
     with enough_memory(f"what '{case.kernel.unit.name}' makes with {case.sizes}"):
-        row = _bench(session, case, [choose_backend(b, device) for b in BACKENDS if backend in (b, "both")], events, dict(schedule) or None)
+        row = _bench(
+            session,
+            case,
+            [choose_backend(b, device) for b in BACKENDS if backend in (b, "both")],
+            events,
+            {"schedule": dict(schedule) or None, "allow": allow},
+        )
     if as_json:
         click.echo(json.dumps(row, indent=1))
         return
@@ -80,7 +96,7 @@ def command(
     )
 
 
-def _bench(session: Session, case: Case, backends: list[Backend], events: bool, schedule: Mapping[str, int | str] | None) -> dict[str, Any]:
+def _bench(session: Session, case: Case, backends: list[Backend], events: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from nsalang.measure import bytes_of, measure
@@ -93,11 +109,11 @@ def _bench(session: Session, case: Case, backends: list[Backend], events: bool, 
     moved = 0
     for each in backends:
         with session.progress(f"compiling {name} by {each}") as say:
-            made = case.kernel(**arguments, backend=each, target=case.target, schedule=schedule)
+            made = case.kernel(**arguments, backend=each, target=case.target, **options)
             filled = dict(zip(outputs, made if isinstance(made, tuple) else (made,), strict=True)) if outputs else {}
             moved = bytes_of(v for v in {**arguments, **filled}.values() if isinstance(v, torch.Tensor))
             say(f"measuring {name} by {each}")
-            timing = measure(_call(case, {**arguments, **filled}, each, schedule), place, method="events" if events else None)
+            timing = measure(_call(case, {**arguments, **filled}, each, options), place, method="events" if events else None)
         figures = {
             "us": timing.us,
             "least_us": timing.least_us,
@@ -110,8 +126,8 @@ def _bench(session: Session, case: Case, backends: list[Backend], events: bool, 
     return {"kernel": name, "sizes": case.sizes, "device": device, "target": str(case.target), "bytes": moved, "times": times}
 
 
-def _call(case: Case, arguments: dict[str, Any], backend: Backend, schedule: Mapping[str, int | str] | None) -> Callable[[], object]:
-    return lambda: case.kernel(**arguments, backend=backend, target=case.target, schedule=schedule)
+def _call(case: Case, arguments: dict[str, Any], backend: Backend, options: Mapping[str, Any]) -> Callable[[], object]:
+    return lambda: case.kernel(**arguments, backend=backend, target=case.target, **options)
 
 
 def examples() -> list[Path]:
@@ -130,6 +146,7 @@ def compile_times(
     repeat: int,
     say: Callable[[str], None],
     pins: tuple[ir.Pin, ...] = (),
+    allow: bool = False,
 ) -> list[dict[str, Any]]:
     """For each kernel and backend: milliseconds of each stage in the quickest of ``repeat`` rounds, and of the whole first round."""
     from nsalang.missing_grid import check_grids
@@ -146,7 +163,7 @@ def compile_times(
         for name in names:
             for backend in backends:
                 say(f"compiling {name} by {backend}")
-                rounds = [_round(path, name, raw, device, backend, pins) for _ in range(max(1, repeat))]
+                rounds = [_round(path, name, raw, device, backend, pins, allow) for _ in range(max(1, repeat))]
                 best = min(rounds, key=sum)
                 rows.append(
                     {
@@ -160,7 +177,9 @@ def compile_times(
     return rows
 
 
-def _round(path: Path, name: str, raw: dict[str, str], device: Target, backend: Backend, pins: tuple[ir.Pin, ...]) -> list[float]:
+def _round(
+    path: Path, name: str, raw: dict[str, str], device: Target, backend: Backend, pins: tuple[ir.Pin, ...], allow: bool
+) -> list[float]:
     from nsalang.kernel import Kernel
     from nsalang.parser import parse, read_source
 
@@ -173,7 +192,7 @@ def _round(path: Path, name: str, raw: dict[str, str], device: Target, backend: 
     given = {n: v for n, v in raw.items() if signature.parameter(n) is not None or n in signature.specialised}
     start = typed(kernel.unit, meaning_of(kernel, {**sizes, **given}, (), (), device))
     marks.append(time.perf_counter())
-    done = prepare(start, device, Choice(backend, pinned=pins))
+    done = prepare(start, device, Choice(backend, pinned=pins, allow_unknown=allow))
     marks.append(time.perf_counter())
     lower(done, device)
     marks.append(time.perf_counter())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from nsalang.commands.settings import define_options, pin_option, pinned
+from nsalang.commands.settings import allow_option, define_options, pin_option, pinned
 from nsalang.commands.terminal import Session, report, session_options
 from nsalang.driver import BACKENDS, choose_backend
 from nsalang.options import check_here
+from nsalang.source import NsaError
 from nsalang.target import parse_target
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
     help="What the interpreter is compared with.",
 )
 @pin_option
+@allow_option
 @click.option("--save", metavar="FILE", help="Write the outputs (of the last backend) to a .pt or .npz file.")
 @session_options
 @click.pass_obj
 def command(
     session: Session, file: str, kernel: str | None, defines: tuple[str, ...], present: tuple[str, ...], without: tuple[str, ...],
-    inputs: tuple[str, ...], seed: int, target: str | None, backend: str, pins: tuple[str, ...], save: str | None,
+    inputs: tuple[str, ...], seed: int, target: str | None, backend: str, pins: tuple[str, ...], allow: Literal["unknown"] | None, save: str | None,
 ) -> None:  # fmt: skip
     """Run KERNEL of FILE. -D M=128,N=512 gives sizes; what no file gives is random. Exit code 1 where the results disagree.
 
@@ -65,12 +67,13 @@ def command(
             partial=case.typed.partial,
             engines=engines,
             schedule=schedule or None,
+            allow=allow,
             say=say,
         )
     show(session, result)
-    failures = [run.failure for run in result.runs if run.failure is not None]
-    for failure in failures:
-        report(failure, session)
+    failures = dict.fromkeys(d for run in result.runs if run.failure is not None for d in run.failure.diagnostics)
+    if failures:  # those that do not depend on a backend are the same for both
+        report(NsaError(*failures), session)
     if save is not None and (done := [run.outputs for run in result.runs if run.outputs is not None]):
         save_outputs(Path(save), done[-1])
         session.note(f"wrote {save}")

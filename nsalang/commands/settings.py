@@ -71,12 +71,14 @@ def sort_out(raw: dict[str, str], signature: Signature) -> Given:
         match kinds.get(name):
             case "const" | "dtype":
                 given.constants[name] = value
-            case "scalar" if isinstance(value, int | float):
-                given.scalars[name] = value
-            case None if name in signature.dims:
+            case "scalar" | None if name in signature.dims:  # a scalar may give a dimension: L: i32
                 if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                     raise click.UsageError(f"the dimension {name} must be an integer of at least 0, not '{text}'")
                 given.dims[name] = value
+                if name in kinds:
+                    given.scalars[name] = value
+            case "scalar" if isinstance(value, int | float):
+                given.scalars[name] = value
             case "tensor":
                 raise click.UsageError(f"'{name}' is a tensor: --input {name}=FILE gives its contents")
             case _:
@@ -103,7 +105,8 @@ def meaning_of(kernel: Entry, raw: dict[str, str], present: Sequence[str], witho
     signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
     given = sort_out(raw, signature)
     chosen = present_of(signature, present, without)
-    return kernel.meaning(target, {**given.constants, **given.dims, **dict.fromkeys(chosen, True)})
+    dims = {d: v for d, v in given.dims.items() if d in signature.specialised or d not in given.scalars}
+    return kernel.meaning(target, {**given.constants, **dims, **dict.fromkeys(chosen, True)})
 
 
 def known_to(kernel: Entry, raw: dict[str, str], kernels: Sequence[Entry]) -> dict[str, str]:
@@ -176,10 +179,13 @@ pin_option = click.option(
 )
 
 
+allow_option = click.option("--allow", type=click.Choice(["unknown"]), help="Guard accesses that the prover cannot settle.")
+
+
 def variant_options(function: F) -> F:
     """--pin, --aligned, --wide, --exact, --allow."""
     for decorate in (
-        click.option("--allow", type=click.Choice(["unknown"]), help="Guard accesses that the prover cannot settle."),
+        allow_option,
         click.option(
             "--exact/--no-exact", default=True, show_default=True, help="What the kernel hoists holds, such as extents that tiles divide."
         ),
