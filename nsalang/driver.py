@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from nsalang import ir, syntax
 from nsalang.cache import Cache, cache_root, key_of
 from nsalang.signature import Setting, Signature, functions
-from nsalang.source import NsaError
+from nsalang.source import Diagnostic, NsaError
 from nsalang.target import Target
 from nsalang.toolchain import Files, Launch, Program
 
@@ -246,13 +246,27 @@ class Compiled:
         return stored if kind in ("cubin", "hsaco") else stored.decode()
 
     def _made(self, make: Callable[[Program], Made]) -> Made:
-        """What a backend makes of the program. Where it refuses one with pinned places, they are named: they may be what it cannot do."""
+        """What a backend makes of the program."""
         try:
             return make(self.program)
         except NsaError as error:
-            places = [f"{name}={place}" for name, place in self.choice.pinned if isinstance(place, str)]
-            told = f"the schedule pins places ({', '.join(places)}), which may leave TileLang without a layout for other values: pin less"
-            raise NsaError(*(replace(d, helps=(*d.helps, told)) if places else d for d in error.diagnostics)) from error
+            raise NsaError(*(replace(d, helps=(*d.helps, *self._about_places(d))) for d in error.diagnostics)) from error
+
+    def _about_places(self, refused: Diagnostic) -> tuple[str, ...]:
+        """What to do about places where TileLang refuses a program."""
+        if refused.code != "NSA0602":
+            return ()
+        if self.choice.backend == "tilelang" and "layout" in refused.sentence:
+            from nsalang.remedies import place_that_settles
+
+            if (name := place_that_settles(self)) is not None:
+                return (f"with '{name}' in shared memory it does not: --pin {name}=shared, or schedule={{'{name}': 'shared'}}",)
+        places = [f"{name}={place}" for name, place in self.choice.pinned if isinstance(place, str)]
+        if places:
+            return (
+                f"the schedule pins places ({', '.join(places)}), which may leave TileLang without a layout for other values: pin less",
+            )
+        return ()
 
     def load(self) -> Launch:
         """The function that runs the code on this machine. Raises NSA0605 where there is no such device."""

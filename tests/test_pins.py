@@ -19,6 +19,7 @@ from nsalang.driver import lower
 from nsalang.options import pins_of
 from nsalang.source import Diagnostic, NsaError
 from nsalang.target import parse_target
+from nsalang.toolchain import tilelang_compile
 from nsalang.toolchain.tilelang_compile import compile_program
 from nsalang.verify import verify
 
@@ -226,6 +227,28 @@ def test_backends_that_refuse_pinned_places_say_which_there_are(monkeypatch: pyt
         with pytest.raises(NsaError) as error:
             _ = shares.compile(target="cpu", backend="tilelang", schedule=pins).artifact
         assert ("part=shared" in str(error.value)) == told
+
+
+def test_where_tilelang_finds_no_layout_a_pin_that_settles_it_is_named() -> None:
+    text = """
+def online(q: f16[M, H, D], x: f16[N, D], ra: Out[f32[M]], H: const = 16, D: const = 16):
+    h, d = span(H), span(D)
+    for m in grid(tile(M)):
+        top, acc = full(m, f32.min), zeros(m)
+        for n in tile(N):
+            score = where(n != 3, max(dot(q[m, h, d], x[n, d], axis=d), axis=h), -inf)
+            new = maximum(top, max(score, axis=n))
+            acc = acc * exp2(top - new) + sum(exp2(score - new), axis=n)
+            top = new
+        ra[m] = acc
+"""
+    online = nsalang.load_text(text).online
+    with pytest.raises(NsaError, match="NSA0602") as error:
+        _ = online.compile(target="cuda:sm_90", backend="tilelang").artifact
+    (diagnostic,) = error.value.diagnostics
+    (pin,) = [h for h in diagnostic.helps if "schedule=" in h]
+    assert "with 'new' in shared memory it does not" in pin
+    tilelang_compile.lower(online.compile(target="cuda:sm_90", backend="tilelang", schedule={"new": "shared"}).program)
 
 
 def test_only_a_left_operand_may_be_in_registers() -> None:
