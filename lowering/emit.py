@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nsalang import ir
-from nsalang.dtypes import I32, I64
-from nsalang.intervals import Bounds, Interval
+from nsalang.dtypes import I64
 from nsalang.lowering.turns import Turns
 from nsalang.lowering.wrap import WIDTH, wrapped
 from nsalang.machine import machine_facts, proofs
@@ -383,19 +382,6 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
         return state
 
     run(kernel.body, frozenset(), ())
-    return frozenset(found)
-
-
-def long_loops(kernel: ir.Kernel) -> frozenset[int]:
-    """The ``id`` of each loop over tiles or steps whose end minus its beginning may not fit the 32 bits in which both are: as where data says that it
-    ends long before it begins."""
-    bounds, found = Bounds(kernel), set[int]()
-    for node in (n for s in kernel.body for n in ir.walk(s)):
-        if isinstance(node, ir.For) and node.lo.dtype is I32 and node.hi.dtype is I32:
-            lo, hi = bounds.of(node.lo), bounds.of(node.hi)
-            tail = kernel.schedule.length(node.index) - 1 if node.kind == "tile" else 0
-            if not Interval(hi.lo - lo.hi, hi.hi - lo.lo + tail).within(I32):
-                found.add(id(node))
     return frozenset(found)
 
 

@@ -22,7 +22,7 @@ class Buffers:
     """The state of printing one kernel. ``places``: the buffers of a block, which stand before its code; ``lanes``: loop variables by dimension;
     ``matrices``, ``continued``: see tilelang_dots; ``results``: the matrix in registers behind the result or an operand of a Dot; ``unread``: what need not be computed;
     ``bools``: see tilelang_bools; ``addresses``: what accesses name in their addresses and masks; ``around``: see tilelang_barriers;
-    ``long``: see emit.long_loops."""
+    ``long``: see turns.long_loops."""
 
     kernel: ir.Kernel
     target: Target

@@ -18,6 +18,7 @@ from nsalang.lowering.tilelang_blocks import Blocks
 from nsalang.lowering.tilelang_bools import bool_axes
 from nsalang.lowering.tilelang_buffers import tuple_of
 from nsalang.lowering.tilelang_values import Values
+from nsalang.lowering.turns import long_loops
 from nsalang.target import Target
 from nsalang.toolchain import Kind, Program
 
@@ -54,7 +55,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
         addresses=emit.address_names(kernel),
         around=NONE if target.kind == "cpu" else around(kernel, barriers),
-        long=emit.long_loops(kernel),
+        long=long_loops(kernel),
     )
     printer.emitter.depth = printer.places.depth = 3
     if shared := emit.shared_memory(kernel):

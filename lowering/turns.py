@@ -1,5 +1,6 @@
-"""Whether a store may write one element in two turns of the loops around it: then different threads may do so, and the turns need an order.
+"""Turns of loops: whether two of them may write one element, and whether there may be more of them than 32 bits count.
 
+Where a store writes one element in two turns of the loops around it, different threads may do so, and the turns need an order.
 An element that is known tells the loops' indices one after the other: `y[i, n]` tells i and n, `y[8 * i + r]` tells both where r is below 8, `y[i + n]`
 tells neither. What is assigned in a loop, and what is read, may be anything in another turn.
 """
@@ -7,9 +8,11 @@ tells neither. What is assigned in a loop, and what is read, may be anything in 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from nsalang import ir
-from nsalang.intervals import FULL
+from nsalang.dtypes import I32
+from nsalang.intervals import FULL, Bounds, Interval
 from nsalang.linear import Facts
 
 
@@ -17,7 +20,15 @@ class Turns:
     """What is known of the integers of one kernel, after all passes."""
 
     def __init__(self, kernel: ir.Kernel) -> None:
-        self.facts, self.axes = Facts(kernel), ir.axes_of(kernel)
+        self.kernel = kernel
+
+    @cached_property
+    def facts(self) -> Facts:
+        return Facts(self.kernel)  # in most kernels no loop stores anything
+
+    @cached_property
+    def axes(self) -> dict[str, ir.AxisInfo]:
+        return ir.axes_of(self.kernel)
 
     def may_repeat(self, store: ir.Store, loops: Sequence[str]) -> bool:
         """Whether two turns of ``loops``, the sequential indices around ``store``, may write one element. The prover says that one turn does not."""
@@ -68,3 +79,16 @@ def _terms(x: ir.Expr, factor: int = 1) -> list[tuple[int, ir.Expr]]:
         case ir.Cast(x=y) if x.mode != "wrap" and x.dtype.kind == y.dtype.kind == "signed":
             return _terms(y, factor)
     return [(factor, x)]
+
+
+def long_loops(kernel: ir.Kernel) -> frozenset[int]:
+    """The ``id`` of each loop over tiles or steps whose end minus its beginning may not fit the 32 bits in which both are: as where data says that it
+    ends long before it begins."""
+    bounds, found = Bounds(kernel), set[int]()
+    for node in (n for s in kernel.body for n in ir.walk(s)):
+        if isinstance(node, ir.For) and node.lo.dtype is I32 and node.hi.dtype is I32:
+            lo, hi = bounds.of(node.lo), bounds.of(node.hi)
+            tail = kernel.schedule.length(node.index) - 1 if node.kind == "tile" else 0
+            if not Interval(hi.lo - lo.hi, hi.hi - lo.lo + tail).within(I32):
+                found.add(id(node))
+    return frozenset(found)

@@ -115,7 +115,7 @@ class _Choice:
         self.batch = {a for d in self.dots for a in batch_axes(d)}
         self.sides = [side for d in self.dots for side in rows_and_columns(d)]
         self.row_axes = {a for d in self.dots for a in rows_and_columns(d)[0]}
-        self.loops = {n.index for n in ir.walk(kernel) if isinstance(n, ir.For)}
+        self.loops = [n.index for n in ir.walk(kernel) if isinstance(n, ir.For) and n.kind == "tile"]
         self.assigned: dict[str, list[ir.Expr]] = {}
         for node in ir.walk(kernel):
             if isinstance(node, ir.Assign):
@@ -154,11 +154,9 @@ class _Choice:
         return 32 if width == 1 else LEAST
 
     def _blocks(self) -> list[_Block]:
-        loops = [n.index for n in ir.walk(self.kernel) if isinstance(n, ir.For) and n.kind == "tile"]
-
         def loop_of(x: ir.Expr) -> str:
             """The innermost loop over an axis of a value."""
-            return next((a for a in reversed(loops) if a in x.axes), "")
+            return next((a for a in reversed(self.loops) if a in x.axes), "")
 
         found: dict[str, _Block] = {}
         for dot in self.dots:
@@ -232,7 +230,7 @@ class _Choice:
         """Rows and columns, at most."""
         if not self.reduced_columns():
             return (64 if self.chained and self.on_triton else ROWS), COLUMNS
-        if not self.row_axes & self.loops:
+        if self.row_axes.isdisjoint(self.loops):
             return (2 * ROWS, COLUMNS) if self.on_triton else (ROWS, COLUMNS // 2)
         short = all(self.spans.get(a, LOOP_BYTES) * width < LOOP_BYTES for a, width in self.summed.items())
         return (ROWS, COLUMNS // 2) if short and not self.on_triton else (64, COLUMNS)

@@ -12,6 +12,7 @@ import dataclasses
 from nsalang import ir
 from nsalang.dtypes import I32, U32
 from nsalang.intervals import Bounds, conjuncts
+from nsalang.passes.hoist import same
 from nsalang.passes.simplify import expression
 from nsalang.target import Target
 
@@ -19,7 +20,7 @@ from nsalang.target import Target
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
     bounds = Bounds(kernel)
     body = tuple(ir.rewrite(s, lambda n: _conjunction(n, bounds) if isinstance(n, ir.Binary) and n.op == "and" else n) for s in kernel.body)
-    return kernel if all(a is b for a, b in zip(body, kernel.body, strict=True)) else dataclasses.replace(kernel, body=body)
+    return kernel if same(body, kernel.body) else dataclasses.replace(kernel, body=body)
 
 
 def _conjunction(node: ir.Binary, bounds: Bounds) -> ir.Expr:
@@ -32,9 +33,10 @@ def _conjunction(node: ir.Binary, bounds: Bounds) -> ir.Expr:
         if begin in parts and end in parts:
             parts[parts.index(begin)] = ir.binary(end.op, _bits(end.a), _bits(end.b), order=node.axes, span=begin.span)
             parts.remove(end)
-    made, *others = parts
-    for part in others:
-        made = ir.binary("and", made, part, order=node.axes)
+    made: ir.Expr | None = None
+    for part in parts:
+        made = ir.both(made, part, node.axes)
+    assert made is not None
     return made
 
 

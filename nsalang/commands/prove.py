@@ -14,6 +14,7 @@ import click
 
 from nsalang.commands.files import write_files
 from nsalang.commands.settings import (
+    allow_option,
     const_settings,
     define_options,
     kernels_in,
@@ -69,7 +70,7 @@ class Group:
 @click.option("-b", "--backend", type=click.Choice([*BACKENDS, "auto"]), default="auto", show_default=True, help="Whose masks are shown.")
 @define_options
 @pin_option
-@click.option("--allow", type=click.Choice(["unknown"]), help="Let what the prover cannot settle pass: it is guarded, or trusted.")
+@allow_option
 @click.option(
     "--deny",
     multiple=True,

@@ -179,7 +179,9 @@ pin_option = click.option(
 )
 
 
-allow_option = click.option("--allow", type=click.Choice(["unknown"]), help="Guard accesses that the prover cannot settle.")
+allow_option = click.option(
+    "--allow", type=click.Choice(["unknown"]), help="Let what the prover cannot settle pass: it is guarded, or trusted."
+)
 
 
 def variant_options(function: F) -> F:
