@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nsalang import ir
-from nsalang.dtypes import I64
+from nsalang.base.dtypes import I64
+from nsalang.base.source import Span
+from nsalang.base.target import Target
+from nsalang.ir.summary import machine_facts, proofs
 from nsalang.lowering.turns import Turns
 from nsalang.lowering.wrap import WIDTH, wrapped
-from nsalang.machine import machine_facts, proofs
-from nsalang.source import Span
-from nsalang.target import Target
 from nsalang.toolchain import Argument, Kind, Program
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from nsalang import ir
-from nsalang.dtypes import F32, I32
+from nsalang.base.dtypes import F32, I32
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Text, call, infix, number, subscript

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nsalang import ir
-from nsalang.dtypes import BOOL
+from nsalang.base.dtypes import BOOL
 from nsalang.lowering import emit
 
 MOST = 4

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from nsalang import ir
-from nsalang.dtypes import DType
+from nsalang.base.dtypes import DType
+from nsalang.base.target import Target
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Names, Text
 from nsalang.lowering.tilelang_barriers import NONE, Around
 from nsalang.lowering.tilelang_bools import MOST, is_narrow
 from nsalang.lowering.tilelang_values import Values
-from nsalang.target import Target
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, F32, I32, I64, U8, U16, DType
+from nsalang.base.dtypes import BOOL, F32, I32, I64, U8, U16, DType
 from nsalang.lowering import emit
 from nsalang.lowering.emit import BITAND, SUM, Arguments, Text, call, infix, number, prefix, subscript
 

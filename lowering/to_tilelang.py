@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import I64
+from nsalang.base.dtypes import I64
+from nsalang.base.target import Target
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number
@@ -19,7 +20,6 @@ from nsalang.lowering.tilelang_bools import bool_axes
 from nsalang.lowering.tilelang_buffers import tuple_of
 from nsalang.lowering.tilelang_values import Values
 from nsalang.lowering.turns import long_loops
-from nsalang.target import Target
 from nsalang.toolchain import Kind, Program
 
 SCALARS: dict[Kind, str] = {"pointer": "T.handle", "i32": "T.int32", "i64": "T.int64", "f32": "T.float32", "bool": "T.bool"}

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, F32, I32, DType
+from nsalang.base.dtypes import BOOL, F32, I32, DType
+from nsalang.base.source import Span
+from nsalang.base.target import Target
 from nsalang.lowering import emit
 from nsalang.lowering.emit import Arguments, Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
-from nsalang.source import Span
-from nsalang.target import Target
 from nsalang.toolchain import Program
 
 INFIX: dict[ir.BinaryOp, str] = {**emit.INFIX, "tdiv": "//", "tmod": "%"}

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from nsalang import ir
-from nsalang.dtypes import I32
-from nsalang.intervals import FULL, Bounds, Interval
-from nsalang.linear import Facts
+from nsalang.base.dtypes import I32
+from nsalang.ir.intervals import FULL, Bounds, Interval
+from nsalang.ir.linear import Facts
 
 
 class Turns:

@@ -8,28 +8,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nsalang.driver import Compiled as Compiled
-    from nsalang.kernel import Kernel as Kernel
-    from nsalang.kernel import Module as Module
-    from nsalang.kernel import Program as Program
-    from nsalang.kernel import jit as jit
-    from nsalang.kernel import load as load
-    from nsalang.kernel import load_text as load_text
-    from nsalang.source import NsaError as NsaError
-    from nsalang.target import Target as Target
+    from nsalang.base.source import NsaError as NsaError
+    from nsalang.base.target import Target as Target
+    from nsalang.build.pipeline import Compiled as Compiled
+    from nsalang.launch.kernel import Kernel as Kernel
+    from nsalang.launch.kernel import Module as Module
+    from nsalang.launch.kernel import Program as Program
+    from nsalang.launch.kernel import jit as jit
+    from nsalang.launch.kernel import load as load
+    from nsalang.launch.kernel import load_text as load_text
 
 from nsalang.version import VERSION as __version__
 
 _WHERE = {
-    "Compiled": "nsalang.driver",
-    "Kernel": "nsalang.kernel",
-    "Module": "nsalang.kernel",
-    "NsaError": "nsalang.source",
-    "Program": "nsalang.kernel",
-    "Target": "nsalang.target",
-    "jit": "nsalang.kernel",
-    "load": "nsalang.kernel",
-    "load_text": "nsalang.kernel",
+    "Compiled": "nsalang.build.pipeline",
+    "Kernel": "nsalang.launch.kernel",
+    "Module": "nsalang.launch.kernel",
+    "NsaError": "nsalang.base.source",
+    "Program": "nsalang.launch.kernel",
+    "Target": "nsalang.base.target",
+    "jit": "nsalang.launch.kernel",
+    "load": "nsalang.launch.kernel",
+    "load_text": "nsalang.launch.kernel",
 }
 __all__ = ["Compiled", "Kernel", "Module", "NsaError", "Program", "Target", "__version__", "jit", "load", "load_text"]
 

@@ -1,6 +1,6 @@
 """``python -m nsalang`` is the command ``nsalang``."""
 
-from nsalang.cli import main
+from nsalang.commands.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

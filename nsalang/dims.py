@@ -5,7 +5,7 @@ Type checkers read dims.pyi, where every name is ``Any``.
 
 from __future__ import annotations
 
-from nsalang.placeholders import Dimension
+from nsalang.base.placeholders import Dimension
 
 
 def __getattr__(name: str) -> Dimension:

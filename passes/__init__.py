@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nsalang import ir
+from nsalang.base.target import Target
 from nsalang.passes import (
     assume,
     check,
@@ -22,7 +23,6 @@ from nsalang.passes import (
     tiles,
     width,
 )
-from nsalang.target import Target
 
 PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("simplify", simplify.run),  # first: fewer and plainer nodes for everyone

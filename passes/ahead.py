@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from math import prod
 
 from nsalang import ir
+from nsalang.base.source import NsaError
+from nsalang.base.target import Target
 from nsalang.passes.contraction_tiles import budget
 from nsalang.passes.hoist import Names, Room, same
-from nsalang.source import NsaError
-from nsalang.target import Target
 
 ALIGNED = 1024
 """Bytes of shared memory at a multiple of which blocks begin, behind what lies before them."""

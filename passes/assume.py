@@ -14,12 +14,12 @@ from __future__ import annotations
 import dataclasses
 
 from nsalang import ir
-from nsalang.extents import known_at_launch
-from nsalang.linear import Facts
+from nsalang.base.target import Target
+from nsalang.host.extents import known_at_launch
+from nsalang.ir.linear import Facts
+from nsalang.ir.printer import show
 from nsalang.passes.contraction_tiles import are_chained, rows_and_columns
 from nsalang.passes.order import dots_of, innermost
-from nsalang.printer import show
-from nsalang.target import Target
 
 FEW_ROWS = 64
 """Rows of a contraction for which Triton has other instructions than for more."""

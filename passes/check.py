@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from nsalang import ir
-from nsalang.dtypes import I64
+from nsalang.base.dtypes import I64
+from nsalang.base.target import Target
 from nsalang.passes.hoist import Names
-from nsalang.target import Target
 
 PROVED = ir.Proof("PROVED")
 Key: TypeAlias = tuple[Hashable, ...]

@@ -14,9 +14,9 @@ from __future__ import annotations
 import dataclasses
 
 from nsalang import ir
-from nsalang.dtypes import F16, F32, I64, DType
+from nsalang.base.dtypes import F16, F32, I64, DType
+from nsalang.base.target import Target
 from nsalang.passes.hoist import same
-from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:

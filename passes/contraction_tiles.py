@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from nsalang import ir
-from nsalang.linear import Facts
+from nsalang.base.source import Diagnostic, NsaError
+from nsalang.base.target import Target
+from nsalang.ir.linear import Facts
 from nsalang.passes.contract import batch_axes
 from nsalang.passes.order import dots_of
 from nsalang.passes.pins import Pins, power_above
-from nsalang.source import Diagnostic, NsaError
-from nsalang.target import Target
 
 ROWS = COLUMNS = 128
 LEAST = 16

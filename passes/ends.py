@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nsalang import ir
-from nsalang.linear import Facts
+from nsalang.ir.linear import Facts
 from nsalang.passes.hoist import Names, same
 from nsalang.passes.simplify import expression
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nsalang import ir
-from nsalang.dtypes import F32, I64
-from nsalang.intervals import Bounds
+from nsalang.base.dtypes import F32, I64
+from nsalang.base.source import Span
+from nsalang.base.target import Target
+from nsalang.ir.intervals import Bounds
 from nsalang.passes.hoist import Names, expressions, same
 from nsalang.passes.simplify import expression, value_of
-from nsalang.source import Span
-from nsalang.target import Target
 
 PROVED = ir.Proof("PROVED")
 

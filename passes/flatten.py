@@ -11,8 +11,8 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from nsalang import ir
+from nsalang.base.target import Target
 from nsalang.passes.hoist import Names, expressions, same
-from nsalang.target import Target
 
 Costly = ir.Load | ir.Dot | ir.Reduce | ir.Scan
 SUFFIXES = ("_tile", "_value")

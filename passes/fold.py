@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from nsalang import integers
-from nsalang.constants import round_to
-from nsalang.dtypes import BOOL, E2M1, E8M0, F32, DType
-from nsalang.ir import COMPARISONS, BinaryOp, UnaryOp
+from nsalang.base.constants import round_to
+from nsalang.base.dtypes import BOOL, E2M1, E8M0, F32, DType
+from nsalang.ir import COMPARISONS, BinaryOp, UnaryOp, integers
 
 Number = int | float | bool
 

@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Protocol
 
 from nsalang import ir
-from nsalang.constants import round_to
-from nsalang.dtypes import BOOL, F32, U32, DType
+from nsalang.base.constants import round_to
+from nsalang.base.dtypes import BOOL, F32, U32, DType
 from nsalang.passes.reals import Reals
 from nsalang.passes.simplify import expression
 

@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, E8M0, DType
-from nsalang.intervals import conjuncts
-from nsalang.linear import Facts
+from nsalang.base.dtypes import BOOL, E8M0, DType
+from nsalang.base.target import Target
+from nsalang.ir.intervals import conjuncts
+from nsalang.ir.linear import Facts
 from nsalang.passes import assume, padding
 from nsalang.passes.ends import name_bounds, tail
 from nsalang.passes.hoist import expressions, same
 from nsalang.passes.padding import TOP, Held, Number
 from nsalang.passes.simplify import expression, value_of
-from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:

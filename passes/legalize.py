@@ -14,14 +14,14 @@ import dataclasses
 import math
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, F32, I64, DType
-from nsalang.intervals import Bounds
+from nsalang.base.dtypes import BOOL, F32, I64, DType
+from nsalang.base.target import Target
+from nsalang.ir.intervals import Bounds
 from nsalang.passes.functions import f32, from_bits, op2, pow2_bits, raw, rounded, select, sigmoid, tanh, u32
 from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.narrow import Narrow
 from nsalang.passes.reals import ANY, Real, Reals
 from nsalang.passes.simplify import expression, value_of
-from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:

@@ -11,12 +11,12 @@ import math
 from typing import TypeVar
 
 from nsalang import ir
-from nsalang.dtypes import E2M1, E4M3, E5M2, E8M0, F16, F32, U8, U16, U32, DType
+from nsalang.base.dtypes import E2M1, E4M3, E5M2, E8M0, F16, F32, U8, U16, U32, DType
+from nsalang.base.source import NsaError
+from nsalang.base.target import Target
 from nsalang.passes.functions import Holder
 from nsalang.passes.hoist import same
 from nsalang.passes.simplify import expression, value_of
-from nsalang.source import NsaError
-from nsalang.target import Target
 
 Stored = TypeVar("Stored", ir.Tensor, ir.View)
 

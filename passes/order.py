@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from itertools import combinations, product
 
 from nsalang import ir
+from nsalang.base.source import NsaError
+from nsalang.base.target import Target
 from nsalang.passes.contract import batch_axes, sides
-from nsalang.source import NsaError
-from nsalang.target import Target
 
 KINDS = ("grid", "loop", "span")
 STRONG = 1_000_000

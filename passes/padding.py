@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.dtypes import BF16, F16, F32, DType
+from nsalang.base.dtypes import BF16, F16, F32, DType
 
 Number = int | float | bool
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.source import Diagnostic, NsaError
+from nsalang.base.source import Diagnostic, NsaError
 
 OPTIONS = {"warps": (1, 2, 4, 8, 16, 32), "stages": (1, 2, 3, 4, 5, 6, 7, 8)}
 """What can be pinned beside the lengths of axes, and the values it can have. An axis of such a name goes first."""

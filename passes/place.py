@@ -19,7 +19,9 @@ import dataclasses
 from math import prod
 
 from nsalang import ir
-from nsalang.intervals import conjuncts
+from nsalang.base.source import Diagnostic, NsaError
+from nsalang.base.target import Target
+from nsalang.ir.intervals import conjuncts
 from nsalang.passes import ahead
 from nsalang.passes.ahead import is_written, shared
 from nsalang.passes.contraction_tiles import LEAST, is_loaded
@@ -27,8 +29,6 @@ from nsalang.passes.hoist import Names, expressions, same
 from nsalang.passes.order import dots_of
 from nsalang.passes.pins import Pins, pins_of
 from nsalang.passes.simplify import value_of
-from nsalang.source import Diagnostic, NsaError
-from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:

@@ -14,10 +14,10 @@ import dataclasses
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.obligations import Obligation, counts_lanes
-from nsalang.prover import Result, settle
-from nsalang.source import Diagnostic, NsaError, Span
-from nsalang.target import Target
+from nsalang.base.source import Diagnostic, NsaError, Span
+from nsalang.base.target import Target
+from nsalang.proof.obligations import Obligation, counts_lanes
+from nsalang.proof.prover import Result, settle
 
 PROVED, UNKNOWN = ir.Proof("PROVED"), ir.Proof("UNKNOWN")
 
@@ -62,7 +62,7 @@ def judge(kernel: ir.Kernel) -> tuple[Judgement, ...]:
     if all(r.verdict == "PROVED" for r in results):
         return tuple(Judgement(r, None) for r in results)
     # Only kernels with errors pay for it.
-    from nsalang import refute
+    from nsalang.refute import search as refute
 
     shown = [refute.diagnose(kernel, r) if r.verdict == "REFUTED" else None for r in results]
     found: list[Judgement] = []

@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 
 from nsalang import ir
-from nsalang.dtypes import I32, U32
-from nsalang.intervals import Bounds, conjuncts
+from nsalang.base.dtypes import I32, U32
+from nsalang.base.target import Target
+from nsalang.ir.intervals import Bounds, conjuncts
 from nsalang.passes.hoist import same
 from nsalang.passes.simplify import expression
-from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:

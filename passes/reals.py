@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from nsalang import ir
-from nsalang.constants import round_to
-from nsalang.dtypes import F32, DType
-from nsalang.intervals import Bounds
+from nsalang.base.constants import round_to
+from nsalang.base.dtypes import F32, DType
+from nsalang.ir.intervals import Bounds
 from nsalang.passes import fold
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from nsalang import ir
-from nsalang.dtypes import BOOL, F32, DType
+from nsalang.base.dtypes import BOOL, F32, DType
+from nsalang.base.target import Target
 from nsalang.ir import Binary, Cast, Const, Expr, Fma, Full, Unary, Where
 from nsalang.passes import fold
-from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:

@@ -15,11 +15,11 @@ import dataclasses
 from math import gcd, prod
 
 from nsalang import ir
-from nsalang.intervals import conjuncts
-from nsalang.linear import Facts
+from nsalang.base.target import Target
+from nsalang.ir.intervals import conjuncts
+from nsalang.ir.linear import Facts
 from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.simplify import expression
-from nsalang.target import Target
 
 LOADS = 4
 """Elements of a load that each thread would read, from which on it is made once a group."""

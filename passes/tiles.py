@@ -16,11 +16,11 @@ import dataclasses
 from math import prod
 
 from nsalang import ir
-from nsalang.linear import Facts
+from nsalang.base.source import Diagnostic, NsaError
+from nsalang.base.target import Target
+from nsalang.ir.linear import Facts
 from nsalang.passes import contraction_tiles
 from nsalang.passes.pins import Pins, pins_of, power_above
-from nsalang.source import Diagnostic, NsaError
-from nsalang.target import Target
 
 ELEMENTS = 4096
 LIMIT = 2**20

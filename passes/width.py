@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 
 from nsalang import ir
-from nsalang.dtypes import I32, I64, DType
-from nsalang.intervals import NARROW_DIM, Bounds, Interval
+from nsalang.base.dtypes import I32, I64, DType
+from nsalang.base.target import Target
+from nsalang.ir.intervals import NARROW_DIM, Bounds, Interval
 from nsalang.passes.hoist import expressions, same
 from nsalang.passes.simplify import expression
-from nsalang.target import Target
 
 
 def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:

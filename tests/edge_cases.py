@@ -12,16 +12,19 @@ from typing import Any
 import torch
 
 import nsalang
-from nsalang import checks, extents, interp, ir
-from nsalang.bounds import sum_error
-from nsalang.driver import Meaning, typed
-from nsalang.dtypes import BOOL, F32, DType
-from nsalang.kernel import Kernel
-from nsalang.launch import check_requires
-from nsalang.memory import contiguous
-from nsalang.signature import Parameter
-from nsalang.source import NsaError
-from nsalang.target import parse_target
+from nsalang import ir
+from nsalang.base.dtypes import BOOL, F32, DType
+from nsalang.base.source import NsaError
+from nsalang.base.target import parse_target
+from nsalang.build.pipeline import Meaning, typed
+from nsalang.host import extents
+from nsalang.host.memory import contiguous
+from nsalang.interp import run as interp
+from nsalang.interp.bounds import sum_error
+from nsalang.launch import checks
+from nsalang.launch.kernel import Kernel
+from nsalang.launch.launcher import check_requires
+from nsalang.types.signature import Parameter
 
 ROOT = Path(__file__).parent.parent
 TAILS = (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129, 130, 191, 255, 256, 257, 384)
@@ -221,7 +224,7 @@ Place = Callable[[str, tuple[int, ...], torch.dtype, tuple[int, ...]], torch.Ten
 
 def call(case: Case, place: Place, layout: str, backend: str, target: str, **options: Any) -> list[str]:
     """Run a case on tensors that ``place`` makes, and compare it with the interpreter: what is wrong, in words."""
-    from nsalang import compare
+    from nsalang.bench import compare
 
     def put(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return place(name, shape, dtype, strides_of(shape, layout))

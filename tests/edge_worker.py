@@ -20,10 +20,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from edge_cases import LAYOUTS, NoSizes, call, cases, extent_in_bytes, load
 
-from nsalang.driver import Meaning, typed
-from nsalang.prover import settle
-from nsalang.source import NsaError
-from nsalang.target import parse_target
+from nsalang.base.source import NsaError
+from nsalang.base.target import parse_target
+from nsalang.build.pipeline import Meaning, typed
+from nsalang.proof.prover import settle
 from nsalang.toolchain import Files, Launch, Program
 
 PAGE = os.sysconf("SC_PAGESIZE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nsalang.dtypes import BF16, F32
+from nsalang.base.dtypes import BF16, F32
 
 VALUES: Mapping[str, Mapping[str, Any]] = {
     "attention": {"T": BF16, "D": 128},

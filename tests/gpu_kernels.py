@@ -37,10 +37,10 @@ import torch
 from gpu_cases import LISTS, Case
 
 import nsalang
-from nsalang import launch as launching
-from nsalang import sequence
-from nsalang.driver import BACKENDS
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
+from nsalang.build.pipeline import BACKENDS
+from nsalang.launch import launcher as launching
+from nsalang.launch import sequence
 
 HERE = Path(__file__).resolve()
 FOLDER = HERE.parent.parent / "examples"
@@ -435,9 +435,7 @@ def machine(options: argparse.Namespace) -> tuple[str, str]:
     """The target and the device's name, asked in another process: this one forks."""
     if options.target or options.device == "cpu":
         return options.target or "cpu", options.device
-    code = (
-        "import torch; from nsalang.options import device_target; print(device_target('cuda', 0), torch.cuda.get_device_name(), sep='\\n')"
-    )
+    code = "import torch; from nsalang.launch.options import device_target; print(device_target('cuda', 0), torch.cuda.get_device_name(), sep='\\n')"
     target, device = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-2:]
     return target, device
 

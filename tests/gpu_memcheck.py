@@ -32,10 +32,10 @@ from typing import TypeAlias
 import torch
 from edge_cases import LAYOUTS, Case, NoSizes, call, cases, extent_in_bytes, kernels, load
 
-from nsalang import launch as launching
-from nsalang.driver import BACKENDS, Choice, compile_kernel
-from nsalang.options import device_target
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
+from nsalang.build.pipeline import BACKENDS, Choice, compile_kernel
+from nsalang.launch import launcher as launching
+from nsalang.launch.options import device_target
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nsalang import ir
-from nsalang.dtypes import BF16, E4M3, F32, I64, DType
+from nsalang.base.dtypes import BF16, E4M3, F32, I64, DType
 
 M, N, G = (ir.Dim(I64, (), name) for name in "MNG")
 ORDER = ("m", "n", "n.2")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from nsalang import ir
-from nsalang.dtypes import BF16, E4M3, F32, I32, I64, U8, DType
-from nsalang.source import Source, Span
+from nsalang.base.dtypes import BF16, E4M3, F32, I32, I64, U8, DType
+from nsalang.base.source import Source, Span
 
 INFINITY = float("inf")
 SOURCE = Source("\n" * 40, "kernels.nsa")

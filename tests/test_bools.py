@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nsalang
-from nsalang.driver import BACKENDS
+from nsalang.build.pipeline import BACKENDS
 from nsalang.toolchain import tilelang_compile
 
 CASES = Path(__file__).parent / "cases"
@@ -48,9 +48,9 @@ def test_backends_do_what_is_meant(name: str, backend: str) -> None:
             assert a is b is None or torch.equal(a, b), f"{name} of {count} by {backend}"
 
 
-def compiled(name: str, **facts: Any) -> nsalang.driver.Compiled:
+def compiled(name: str, **facts: Any) -> nsalang.Compiled:
     kernel = getattr(K, name) if name in INPUTS else getattr(nsalang.load(CASES / "mended.nsa"), name)
-    made: nsalang.driver.Compiled = kernel.compile(target="cuda:sm_90", backend="tilelang", **facts)
+    made: nsalang.Compiled = kernel.compile(target="cuda:sm_90", backend="tilelang", **facts)
     return made
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsalang.cache import Cache, cache_root, key_of
+from nsalang.build.cache import Cache, cache_root, key_of
 
 KEY = key_of({"kernel": "softmax"})
 FILES = {"kernel.py": b"def kernel(): pass\n", "kernel.cubin": bytes(range(256)) * 64, "empty": b""}

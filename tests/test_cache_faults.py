@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from nsalang.cache import Cache, key_of
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
+from nsalang.build.cache import Cache, key_of
 
 KEY = key_of({"kernel": "softmax"})
 FILES = {"kernel.py": b"def kernel(): pass\n", "kernel.cubin": bytes(range(256)) * 64, "empty": b""}
@@ -278,7 +278,7 @@ class TestBadDirectories:
             with monkeypatch.context() as patch:
                 patch.setattr(os, "mkdir", breaking(os.mkdir))
                 patch.setattr(os, "rename", breaking(os.rename))
-                patch.setattr("nsalang.cache.open", breaking(open), raising=False)
+                patch.setattr("nsalang.build.cache.open", breaking(open), raising=False)
                 try:
                     cache.put(KEY, FILES, ABOUT)
                     whole = True

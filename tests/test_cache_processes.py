@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nsalang.cache import Cache, key_of
+from nsalang.build.cache import Cache, key_of
 
 KEY = key_of({"kernel": "softmax"})
 LIVE_SECONDS = 1.5

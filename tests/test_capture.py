@@ -13,11 +13,11 @@ import captured_functions as functions
 import pytest
 
 from nsalang import dims, language
-from nsalang.capture import capture, captures, source_of
-from nsalang.dtypes import BF16, F32
-from nsalang.parser import parse
-from nsalang.source import NsaError
+from nsalang.base.dtypes import BF16, F32
+from nsalang.base.source import NsaError
 from nsalang.syntax import Function
+from nsalang.syntax.capture import capture, captures, source_of
+from nsalang.syntax.parser import parse
 
 FILE = Path(functions.__file__)
 LINES = FILE.read_text().split("\n")
@@ -158,7 +158,7 @@ def test_names_of_the_language_say_where_they_belong() -> None:
 
 
 def test_language_has_every_name_of_the_type_check() -> None:
-    from nsalang.functions import FUNCTIONS, PLACES
+    from nsalang.types.functions import FUNCTIONS, PLACES
 
     assert {*FUNCTIONS, *PLACES} <= language.NAMES.keys()
 

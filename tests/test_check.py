@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import checks, ir
-from nsalang.driver import Choice, Meaning, prepare, typed
-from nsalang.interp import interpret
-from nsalang.parser import parse, read_source
+from nsalang import ir
+from nsalang.base.target import Target
+from nsalang.build.pipeline import Choice, Meaning, prepare, typed
+from nsalang.interp.run import interpret
+from nsalang.launch import checks
 from nsalang.passes import check, simplify
-from nsalang.target import Target
-from nsalang.typecheck import kernel_names
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import kernel_names
 
 TEXT = """
 def gather(x: f32[T, N], idx: i32[S], y: Out[f32[S, N]]):
@@ -261,7 +262,7 @@ def f(a: i32[N], b: i32[N], y: Out[i32[N]]):
 
 
 def test_every_stage_is_well_formed() -> None:
-    from nsalang.verify import verify
+    from nsalang.ir.verify import verify
 
     cpu = Target("cpu")
     for name in CALLS:

@@ -17,14 +17,13 @@ import click
 import pytest
 import torch
 
-from nsalang import cli
-from nsalang.commands import fmt
+from nsalang.base.source import NsaError
+from nsalang.base.target import KNOWN
+from nsalang.commands import cli, fmt
 from nsalang.commands.files import write_files
-from nsalang.memory import enough_memory
-from nsalang.parser import parse, read_source
-from nsalang.source import NsaError
-from nsalang.target import KNOWN
-from nsalang.typecheck import kernel_names
+from nsalang.host.memory import enough_memory
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import kernel_names
 
 ROOT = Path(__file__).parent.parent
 ADD = ROOT / "examples/vector_add.nsa"
@@ -60,7 +59,7 @@ def test_help_lists_every_command_and_imports_none(capfd: pytest.CaptureFixture[
     for name in cli.COMMANDS:
         assert f"\n  {name} " in out
     heavy = "[m for m in ('torch', 'triton', 'tilelang', 'z3', 'rich', 'lark') if m in sys.modules]"
-    script = f"import sys; from nsalang.cli import main; main(['--help']); print({heavy})"
+    script = f"import sys; from nsalang.commands.cli import main; main(['--help']); print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -234,7 +233,7 @@ def test_ctrl_c_of_a_process() -> None:
 
 
 def test_progress_after_two_seconds_and_not_when_quiet(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from nsalang.commands import terminal
+    from nsalang.report import terminal
 
     monkeypatch.setattr(terminal, "SHOW_AFTER", 0.05)
     for quiet, expected in ((False, "slow ...\nslower ...\n"), (True, "")):
@@ -493,7 +492,7 @@ def test_other_errors_of_torch_are_not_about_memory() -> None:
 
 
 def test_run_fails_when_a_backend_is_wrong(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from nsalang import kernel
+    from nsalang.launch import kernel
 
     right = kernel.Kernel.__call__
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nsalang import bench, compare, load_text
-from nsalang.bench_report import correctness, markdown, text_table, times
-from nsalang.compare import CODES, difference, moved
-from nsalang.driver import typed
-from nsalang.target import Target
+from nsalang import load_text
+from nsalang.base.target import Target
+from nsalang.bench import __main__ as bench
+from nsalang.bench import compare
+from nsalang.bench.compare import CODES, difference, moved
+from nsalang.bench.tables import correctness, markdown, text_table, times
+from nsalang.build.pipeline import typed
 
 E4M3 = torch.float8_e4m3fn
 

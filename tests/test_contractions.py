@@ -13,14 +13,14 @@ from contraction_kernels import ATTENTION, CASES, INDEXER, MATMUL, SPARSE_MLA, C
 from test_passes import data, last, stages, typed
 
 from nsalang import ir
-from nsalang.dtypes import F16, F32, I8, DType
-from nsalang.extents import evaluate
-from nsalang.interp import interpret
-from nsalang.launch import is_exact, sizes
+from nsalang.base.dtypes import F16, F32, I8, DType
+from nsalang.base.source import NsaError
+from nsalang.base.target import KNOWN, parse_target
+from nsalang.host.extents import evaluate
+from nsalang.interp.run import interpret
+from nsalang.ir.verify import contractions_have_two_sides, verify
+from nsalang.launch.launcher import is_exact, sizes
 from nsalang.passes import contract, contraction_tiles
-from nsalang.source import NsaError
-from nsalang.target import KNOWN, parse_target
-from nsalang.verify import contractions_have_two_sides, verify
 
 BACKENDS = ("triton", "tilelang")
 

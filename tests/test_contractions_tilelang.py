@@ -13,9 +13,10 @@ import torch
 from test_contractions_triton import DIMS, Inputs, named, picks, powers, sparse, unit_scale, whole
 
 import nsalang
-from nsalang import compare, ir
-from nsalang.driver import Choice, Compiled, Meaning, compile_kernel
-from nsalang.target import parse_target
+from nsalang import ir
+from nsalang.base.target import parse_target
+from nsalang.bench import compare
+from nsalang.build.pipeline import Choice, Compiled, Meaning, compile_kernel
 from nsalang.toolchain.tilelang_compile import emit
 
 

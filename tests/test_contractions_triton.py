@@ -17,10 +17,10 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import compare
-from nsalang.driver import Choice, Compiled, Meaning, compile_kernel
-from nsalang.source import NsaError
-from nsalang.target import parse_target
+from nsalang.base.source import NsaError
+from nsalang.base.target import parse_target
+from nsalang.bench import compare
+from nsalang.build.pipeline import Choice, Compiled, Meaning, compile_kernel
 from nsalang.toolchain.triton_compile import compile_program, emit
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from nsalang import cli, ops
-from nsalang.bench_report import markdown
-from nsalang.target import KNOWN
+from nsalang import ops
+from nsalang.base.target import KNOWN
+from nsalang.bench.tables import markdown
+from nsalang.commands import cli
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- (prints|errors|text): (.+?) -->\n\n```(\w*)\n(.*?)\n```\n", re.DOTALL)

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from nsalang import ir
-from nsalang.dtypes import ALL, BF16, F32, I8, I64
-from nsalang.interp import Fault, interpret
-from nsalang.intervals import Bounds
-from nsalang.numerics import dot
-from nsalang.parser import parse
+from nsalang.base.dtypes import ALL, BF16, F32, I8, I64
+from nsalang.base.source import Source
+from nsalang.base.target import Target
+from nsalang.interp.numerics import dot
+from nsalang.interp.run import Fault, interpret
+from nsalang.ir.intervals import Bounds
+from nsalang.ir.verify import verify
 from nsalang.passes import flatten
-from nsalang.source import Source
-from nsalang.target import Target
-from nsalang.typecheck import Settings, kernel_names, specialise
-from nsalang.verify import verify
+from nsalang.syntax.parser import parse
+from nsalang.types.typecheck import Settings, kernel_names, specialise
 
 TILES = (1, 3, None)
 TARGET = Target("cuda", "sm_90")

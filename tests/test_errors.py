@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from nsalang.codes import CODES
-from nsalang.parser import parse, read_source
+from nsalang.base.codes import CODES
+from nsalang.base.source import Diagnostic, NsaError, Source
 from nsalang.passes import prove, simplify
-from nsalang.source import Diagnostic, NsaError, Source
-from nsalang.typecheck import DEFAULT, Settings, check_text, kernel_names, signature, specialise
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import DEFAULT, Settings, check_text, kernel_names, signature, specialise
 
 FILES = sorted((Path(__file__).parent / "errors").glob("*.nsa"))
 _EXPECTED = re.compile(r"#(?P<left><)?(?P<blank> *)(?P<carets>\^+) (?P<code>NSA\d{4}): (?P<sentence>.*)")

@@ -13,7 +13,7 @@ import sparse_cases
 import torch
 
 import nsalang
-from nsalang import compare
+from nsalang.bench import compare
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

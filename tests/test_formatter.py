@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsalang.formatter import WIDTH, format_text
-from nsalang.lexer import scan
-from nsalang.parser import parse, read_source
-from nsalang.source import NsaError, Source
+from nsalang.base.source import NsaError, Source
+from nsalang.syntax.format import WIDTH, format_text
+from nsalang.syntax.lexer import scan
+from nsalang.syntax.parser import parse, read_source
 
 ROOT = Path(__file__).parent.parent
 TEXTS = sorted([*(ROOT / "examples").glob("*.nsa"), *(ROOT / "tests" / "parse").glob("*.nsa"), *(ROOT / "tests" / "cases").glob("*.nsa")])

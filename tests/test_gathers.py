@@ -14,10 +14,11 @@ from test_passes import check as check_passes
 from test_passes import typed
 
 import nsalang
-from nsalang import ir, launch
-from nsalang.driver import BACKENDS, Choice, Meaning, compile_kernel
+from nsalang import ir
+from nsalang.base.target import parse_target
+from nsalang.build.pipeline import BACKENDS, Choice, Meaning, compile_kernel
+from nsalang.launch import launcher as launch
 from nsalang.passes import expand
-from nsalang.target import parse_target
 
 FILE = Path(__file__).parent / "cases" / "gathers.nsa"
 K = nsalang.load(FILE)

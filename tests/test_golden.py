@@ -11,9 +11,9 @@ import pytest
 from example_values import values
 
 import nsalang
-from nsalang.driver import BACKENDS, Choice, prepare, typed
-from nsalang.printer import print_kernel
-from nsalang.target import parse_target
+from nsalang.base.target import parse_target
+from nsalang.build.pipeline import BACKENDS, Choice, prepare, typed
+from nsalang.ir.printer import print_kernel
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.nsa"))

@@ -7,14 +7,14 @@ import torch
 
 import nsalang
 from nsalang import ir
-from nsalang.formatter import format_text
-from nsalang.interp import interpret
-from nsalang.parser import parse
+from nsalang.base.source import NsaError, Source
+from nsalang.base.target import Target
+from nsalang.interp.run import interpret
+from nsalang.ir.verify import verify
 from nsalang.passes import prove, simplify
-from nsalang.source import NsaError, Source
-from nsalang.target import Target
-from nsalang.typecheck import Settings, check_file, kernel_names, specialise
-from nsalang.verify import verify
+from nsalang.syntax.format import format_text
+from nsalang.syntax.parser import parse
+from nsalang.types.typecheck import Settings, check_file, kernel_names, specialise
 
 TARGET = Target("cuda", "sm_90")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import nsalang
-from nsalang.dtypes import ALL
-from nsalang.habits import DTYPES, OTHERWISE
-from nsalang.interp import Fault
-from nsalang.source import NsaError, Source
-from nsalang.typecheck import check_text
+from nsalang.base.dtypes import ALL
+from nsalang.base.source import NsaError, Source
+from nsalang.interp.run import Fault
+from nsalang.types.habits import DTYPES, OTHERWISE
+from nsalang.types.typecheck import check_text
 
 KERNEL = """\
 def f(x: f32[M, N], y: Out[f32[M]], z: Out[f32[M, N]]):
@@ -88,7 +88,7 @@ def test_a_type_with_a_module_before_it(written: str, name: str) -> None:
 
 
 def test_the_tables_name_nothing_that_the_language_has() -> None:
-    from nsalang.functions import FUNCTIONS, PLACES
+    from nsalang.types.functions import FUNCTIONS, PLACES
 
     assert set(DTYPES.values()) <= ALL.keys()
     assert not (DTYPES.keys() | OTHERWISE.keys()) & {*FUNCTIONS, *PLACES, *ALL}

@@ -31,10 +31,10 @@ from ir_kernels import (
 )
 
 from nsalang import ir
-from nsalang.bounds import BOUNDS, sum_error
-from nsalang.dtypes import BF16, BOOL, E4M3, F16, F32, I8, I32, I64, U8, U32, DType
-from nsalang.interp import Fault, interpret
-from nsalang.source import Source, Span
+from nsalang.base.dtypes import BF16, BOOL, E4M3, F16, F32, I8, I32, I64, U8, U32, DType
+from nsalang.base.source import Source, Span
+from nsalang.interp.bounds import BOUNDS, sum_error
+from nsalang.interp.run import Fault, interpret
 
 TILES = (1, 7, None)
 SHAPES = ((13, 37), (1, 1), (8, 0), (0, 5), (7, 14))

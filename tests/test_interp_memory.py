@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nsalang.collisions import add_at, put
-from nsalang.dtypes import F32, I32, U32
-from nsalang.interp import Fault, interpret
-from nsalang.numerics import border, search
-from nsalang.parser import parse
-from nsalang.source import NsaError, Source
-from nsalang.typecheck import Settings, kernel_names, specialise
+from nsalang.base.dtypes import F32, I32, U32
+from nsalang.base.source import NsaError, Source
+from nsalang.interp.collisions import add_at, put
+from nsalang.interp.numerics import border, search
+from nsalang.interp.run import Fault, interpret
+from nsalang.syntax.parser import parse
+from nsalang.types.typecheck import Settings, kernel_names, specialise
 
 TILES = (1, 5, None)
 

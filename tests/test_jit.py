@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import driver
-from nsalang.cache import Cache
+from nsalang.build import pipeline as driver
+from nsalang.build.cache import Cache
 from nsalang.dims import M, N
 from nsalang.language import Out, f32, grid, tile
 
@@ -232,7 +232,7 @@ def test_kinds_that_do_not_exist(target: str, backend: str, kind: str, word: str
 
 
 def test_the_hook_sees_every_stage() -> None:
-    from nsalang.driver import Choice, Meaning, Unit, compile_kernel
+    from nsalang.build.pipeline import Choice, Meaning, Unit, compile_kernel
     from nsalang.passes import PASSES
 
     seen: list[str] = []
@@ -272,7 +272,7 @@ def test_any_strides_any_alignment_any_const(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_wide_variant_gives_the_same(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nsalang import launch
+    from nsalang.launch import launcher as launch
 
     monkeypatch.setattr(launch, "needs_wide", lambda kernel, layouts, dims: True)
     x = torch.randn(5, 40).bfloat16()
@@ -391,7 +391,7 @@ def test_parsing_and_compiling_to_source_need_no_torch() -> None:
 
 
 def test_names_of_the_package() -> None:
-    import nsalang.kernel
+    import nsalang.launch.kernel
 
     assert all(hasattr(nsalang, name) for name in nsalang.__all__)
     with pytest.raises(AttributeError, match="nonesuch"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nsalang
-import nsalang.checks
+import nsalang.launch.checks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")]
 
@@ -157,7 +157,7 @@ def test_checks_find_a_broken_promise_and_an_index_outside(backend: str, monkeyp
         K.gather(x, bad, backend=backend)
     assert error.value.diagnostics[0].sentence == "promise(0 <= idx < T) does not hold: idx[2] = 5, T = 5"
     # Nobody looks at the promise: to the code that is a wrong proof.
-    monkeypatch.setattr(nsalang.checks, "check_promises", lambda *_: None)
+    monkeypatch.setattr(nsalang.launch.checks, "check_promises", lambda *_: None)
     y = torch.full((4, 300), 3.0, device="cuda")
     with pytest.raises(nsalang.NsaError) as error:
         K.gather(x, bad, y=y, backend=backend)

@@ -15,7 +15,7 @@ import torch
 from example_values import values
 
 import nsalang
-from nsalang.dtypes import F32
+from nsalang.base.dtypes import F32
 
 F16, SINGLE = torch.float16, torch.float32
 

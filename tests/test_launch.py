@@ -13,12 +13,15 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import driver, ir, language, launch, plans
-from nsalang.driver import Choice, Meaning, Unit
-from nsalang.dtypes import I64
-from nsalang.interp import interpret
-from nsalang.memory import Layout, is_aligned, needs_wide, pointer, writes_twice
-from nsalang.options import DEFAULT, options_of
+from nsalang import ir, language
+from nsalang.base.dtypes import I64
+from nsalang.build import pipeline as driver
+from nsalang.build.pipeline import Choice, Meaning, Unit
+from nsalang.host.memory import Layout, is_aligned, needs_wide, pointer, writes_twice
+from nsalang.interp.run import interpret
+from nsalang.launch import launcher as launch
+from nsalang.launch import plans
+from nsalang.launch.options import DEFAULT, options_of
 from nsalang.toolchain import Argument
 
 TEXT = """
@@ -732,7 +735,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_code_of_this_area_is_tested() -> None:
     from pathlib import Path
 
-    from nsalang.codes import CODES
+    from nsalang.base.codes import CODES
 
     text = Path(__file__).read_text(encoding="utf-8")
     # 0520 is of `nsalang run`: test_cli.py.

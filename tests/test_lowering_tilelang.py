@@ -44,11 +44,11 @@ from machine_kernels import (
 
 import nsalang
 from nsalang import ir
-from nsalang.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
-from nsalang.extents import evaluate
+from nsalang.base.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
+from nsalang.base.target import parse_target
+from nsalang.host.extents import evaluate
 from nsalang.lowering import to_tilelang
 from nsalang.lowering.emit import Binding, Generated
-from nsalang.target import parse_target
 from nsalang.toolchain.tilelang_compile import compile_program, emit, load_program
 
 

@@ -11,7 +11,7 @@ from test_lowering_tilelang import lower, run
 from test_lowering_triton_dot import FORMS, product
 
 from nsalang import ir
-from nsalang.dtypes import BF16, E4M3, F16, F32, I8, I32, I64, DType
+from nsalang.base.dtypes import BF16, E4M3, F16, F32, I8, I32, I64, DType
 from nsalang.toolchain.tilelang_compile import compile_program, emit
 
 NO_BATCH = [name for name in FORMS if name not in ("a batch", "a batch inside")]

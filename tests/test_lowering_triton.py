@@ -42,12 +42,12 @@ from machine_kernels import (
 
 import nsalang
 from nsalang import ir
-from nsalang.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
-from nsalang.extents import evaluate
+from nsalang.base.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
+from nsalang.base.target import parse_target
+from nsalang.host.extents import evaluate
 from nsalang.lowering import emit, to_triton
 from nsalang.lowering.emit import Binding, Generated
 from nsalang.passes import flatten, legalize
-from nsalang.target import parse_target
 from nsalang.toolchain.triton_compile import compile_program, load_program
 
 

@@ -13,7 +13,7 @@ from machine_kernels import c, idx, kernel, let, load, op, tensor, var
 from test_lowering_triton import lower, run
 
 from nsalang import ir
-from nsalang.dtypes import ALL, BF16, E4M3, F16, F32, I8, I32, I64, DType
+from nsalang.base.dtypes import ALL, BF16, E4M3, F16, F32, I8, I32, I64, DType
 from nsalang.toolchain.triton_compile import compile_program
 
 PLAIN: dict[str, Any] = {}

@@ -9,14 +9,15 @@ import pytest
 import torch
 from test_passes import ACT_QUANT, SOFTMAX, check, last, stages, typed
 
-from nsalang import ir, launch
-from nsalang.dtypes import F16, F32, I32, I64, DType
+from nsalang import ir
+from nsalang.base.dtypes import F16, F32, I32, I64, DType
+from nsalang.base.target import parse_target
+from nsalang.ir.summary import machine_facts, proofs
+from nsalang.launch import launcher as launch
 from nsalang.lowering.emit import dim_divisor, facts
-from nsalang.machine import machine_facts, proofs
 from nsalang.passes import assume, padding
 from nsalang.passes.guard import run as guard
 from nsalang.passes.simplify import expression
-from nsalang.target import parse_target
 
 COPY = """
 def copy(x: f32[M, N], y: Out[f32[M, N]]):

@@ -13,9 +13,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from nsalang import numerics
-from nsalang.bounds import BOUNDS, agrees
-from nsalang.dtypes import BF16, E4M3, E4M3_FNUZ, E5M2, F16, F32, I8, I32, I64, U8, U16, U32, DType
+from nsalang.base.dtypes import BF16, E4M3, E4M3_FNUZ, E5M2, F16, F32, I8, I32, I64, U8, U16, U32, DType
+from nsalang.interp import numerics
+from nsalang.interp.bounds import BOUNDS, agrees
 
 INF, NAN = float("inf"), float("nan")
 

@@ -12,9 +12,9 @@ from test_passes import check, trusted, typed
 from test_passes_random import COMMON, grow
 
 from nsalang import ir
+from nsalang.base.source import NsaError
+from nsalang.base.target import parse_target
 from nsalang.passes import PASSES, spread
-from nsalang.source import NsaError
-from nsalang.target import parse_target
 
 QUICK = settings(COMMON, phases=[Phase.explicit, Phase.generate])
 INF, NAN = float("inf"), float("nan")

@@ -13,10 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsalang import grammar
-from nsalang.parser import parse, read_source
-from nsalang.source import NsaError, Source
-from nsalang.syntax import Assign, Binary, Call, Conditional, Constant, Function, Name, Number, Paren, Slice, String, Subscript, Unary
+from nsalang.base.source import NsaError, Source
+from nsalang.syntax import (
+    Assign,
+    Binary,
+    Call,
+    Conditional,
+    Constant,
+    Function,
+    Name,
+    Number,
+    Paren,
+    Slice,
+    String,
+    Subscript,
+    Unary,
+    grammar,
+)
+from nsalang.syntax.parser import parse, read_source
 
 ROOT = Path(__file__).parent.parent
 TEXTS = sorted([*(ROOT / "examples").glob("*.nsa"), *(ROOT / "tests" / "parse").glob("*.nsa"), *(ROOT / "tests" / "cases").glob("*.nsa")])
@@ -213,11 +227,11 @@ def test_tables_belong_to_the_grammar() -> None:
     root = Path(grammar.__file__).parent
     made = grammar.build_tables((root / "nsa.lark").read_text(encoding="utf-8"))
     stored = json.loads((root / "nsa.tables.json").read_text(encoding="utf-8"))
-    assert json.loads(json.dumps(made)) == stored, "run `python -m nsalang.grammar`"
+    assert json.loads(json.dumps(made)) == stored, "run `python -m nsalang.syntax.grammar`"
 
 
 def test_parsing_needs_no_heavy_import() -> None:
-    code = "import sys; from nsalang.parser import Source, parse; parse(Source('def f(): pass')); print(*sys.modules)"
+    code = "import sys; from nsalang.syntax.parser import Source, parse; parse(Source('def f(): pass')); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     assert not {"lark", "torch", "triton", "tilelang", "z3", "rich"} & set(loaded)
 
@@ -284,6 +298,6 @@ def test_a_damaged_text_is_reported_not_crashed_on(path: Path, data: st.DataObje
 
 
 def grammar_codes() -> set[str]:
-    from nsalang.codes import CODES
+    from nsalang.base.codes import CODES
 
     return {code for code in CODES if code.startswith("NSA01")}

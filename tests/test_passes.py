@@ -9,16 +9,18 @@ from itertools import product
 import pytest
 import torch
 
-from nsalang import ir, parser, typecheck
-from nsalang.dtypes import E5M2, E8M0, I64, DType
-from nsalang.interp import interpret
-from nsalang.kernel import load_text
-from nsalang.launch import is_exact
-from nsalang.numerics import memory, memory_dtype
+from nsalang import ir
+from nsalang.base.dtypes import E5M2, E8M0, I64, DType
+from nsalang.base.source import NsaError, Source
+from nsalang.base.target import Target, parse_target
+from nsalang.interp.numerics import memory, memory_dtype
+from nsalang.interp.run import interpret
+from nsalang.ir.verify import verify
+from nsalang.launch.kernel import load_text
+from nsalang.launch.launcher import is_exact
 from nsalang.passes import PASSES, simplify
-from nsalang.source import NsaError, Source
-from nsalang.target import Target, parse_target
-from nsalang.verify import verify
+from nsalang.syntax import parser
+from nsalang.types import typecheck
 
 SPECIAL = (
     0.0,
@@ -99,7 +101,7 @@ def check(kernel: ir.Kernel, sizes: Mapping[str, int], *, target: str = "cuda:sm
     """Run a kernel at every stage; what it writes must be the same bits (``ulps``: units in the last place that f32 results may differ by).
 
     The exact variant runs too where the sizes allow it. The prover is not asked: it knows nothing of the test's data."""
-    from nsalang.extents import evaluate
+    from nsalang.host.extents import evaluate
 
     given: dict[str, torch.Tensor] = {}
     for seed, t in enumerate(kernel.tensors):
@@ -237,7 +239,7 @@ def reductions(x: T[M, N], s: Out[U[M]], hi: Out[T[M]], lo: Out[T[M]], far: Out[
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "f16", "i32", "i8", "u32"])
 @pytest.mark.parametrize("width", [3, 7])
 def test_reductions(dtype: str, width: int) -> None:
-    from nsalang.dtypes import ALL
+    from nsalang.base.dtypes import ALL
 
     text = REDUCTIONS.replace("v > 2", "v > 100").replace("v > -4", "v > 3") if dtype == "u32" else REDUCTIONS
     kernel = typed(text, T=ALL[dtype], U=ALL["f32" if ALL[dtype].is_float else dtype if dtype != "i8" else "i32"])

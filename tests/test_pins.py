@@ -14,14 +14,15 @@ from test_contractions import WIDE_MLA, assigns, run_all
 from test_passes import check, last, typed
 
 import nsalang
-from nsalang import driver, ir
-from nsalang.driver import lower
-from nsalang.options import pins_of
-from nsalang.source import Diagnostic, NsaError
-from nsalang.target import parse_target
+from nsalang import ir
+from nsalang.base.source import Diagnostic, NsaError
+from nsalang.base.target import parse_target
+from nsalang.build import pipeline as driver
+from nsalang.build.pipeline import lower
+from nsalang.ir.verify import verify
+from nsalang.launch.options import pins_of
 from nsalang.toolchain import tilelang_compile
 from nsalang.toolchain.tilelang_compile import compile_program
-from nsalang.verify import verify
 
 Pins = Mapping[str, int | str]
 
@@ -116,7 +117,7 @@ def test_pinned_places_give_the_same_bits(name: str, pins: Pins) -> None:
 
 
 def inputs(name: str) -> dict[str, Any]:
-    from nsalang.dtypes import BF16
+    from nsalang.base.dtypes import BF16
 
     case = CASES[name]
     made: dict[str, Any] = {}
@@ -130,7 +131,7 @@ def inputs(name: str) -> dict[str, Any]:
 
 
 def driver_size(extent: ir.Expr, sizes: Mapping[str, int]) -> float:
-    from nsalang.extents import evaluate
+    from nsalang.host.extents import evaluate
 
     return evaluate(extent, dict(sizes), {})
 

@@ -28,9 +28,9 @@ from ir_kernels import (
 )
 
 from nsalang import ir
-from nsalang.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, U8, U32, DType
-from nsalang.printer import number, print_kernel, show
-from nsalang.source import Source, Span
+from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, U8, U32, DType
+from nsalang.base.source import Source, Span
+from nsalang.ir.printer import number, print_kernel, show
 
 m, n = index("m"), index("n")
 x = load("x", F32, m, n)

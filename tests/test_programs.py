@@ -11,16 +11,17 @@ import pytest
 import torch
 
 import nsalang
-from nsalang import cli, plans
+from nsalang.base.source import NsaError, Source
+from nsalang.commands import cli
 from nsalang.dims import N
-from nsalang.handed import polynomial, text
 from nsalang.language import Out, f32
-from nsalang.launch import Launcher
-from nsalang.parser import parse
-from nsalang.programs import specialise
-from nsalang.sequence import poison
-from nsalang.source import NsaError, Source
-from nsalang.typecheck import Settings, check_text, program_names, signature
+from nsalang.launch import plans
+from nsalang.launch.launcher import Launcher
+from nsalang.launch.sequence import poison
+from nsalang.syntax.parser import parse
+from nsalang.types.handed import polynomial, text
+from nsalang.types.programs import specialise
+from nsalang.types.typecheck import Settings, check_text, program_names, signature
 
 TEXT = '''
 def partial_sums(x: f32[M, N], part: Out[f32[M, P]]):

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsalang import ir, prover, smt, syntax
-from nsalang.constant import evaluate
-from nsalang.dtypes import I32, I64
-from nsalang.lemmas import Book, complete, lemma_name
-from nsalang.parser import parse, read_source
-from nsalang.prover import Result, settle, smt2
-from nsalang.reason import Reason
-from nsalang.source import Source
-from nsalang.typecheck import Settings, kernel_names, signature, specialise
+from nsalang import ir, syntax
+from nsalang.base.dtypes import I32, I64
+from nsalang.base.source import Source
+from nsalang.proof import prover, smt
+from nsalang.proof.lemmas import Book, complete, lemma_name
+from nsalang.proof.prover import Result, settle, smt2
+from nsalang.proof.reason import Reason
+from nsalang.proof.trials import evaluate
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.nsa"))
@@ -208,9 +209,9 @@ def test_a_simple_kernel_needs_no_solver() -> None:
     code = """
 import sys
 from pathlib import Path
-from nsalang.parser import parse, read_source
-from nsalang.prover import settle
-from nsalang.typecheck import Settings, kernel_names, specialise
+from nsalang.syntax.parser import parse, read_source
+from nsalang.proof.prover import settle
+from nsalang.types.typecheck import Settings, kernel_names, specialise
 for path in sys.argv[1:]:
     file = parse(read_source(Path(path)))
     for name in kernel_names(file):

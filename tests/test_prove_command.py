@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_report import unsettle
 
-from nsalang import cli
+from nsalang.commands import cli
 
 ROOT = Path(__file__).parent.parent
 QUANT = ROOT / "examples/act_quant.nsa"

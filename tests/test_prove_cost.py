@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from nsalang import ir
-from nsalang.parser import parse, read_source
-from nsalang.prover import settle
-from nsalang.typecheck import Settings, kernel_names, signature, specialise
+from nsalang.proof.prover import settle
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.nsa"))

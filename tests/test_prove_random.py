@@ -25,10 +25,12 @@ from hypothesis import HealthCheck, given, settings
 from kernel_oracle import Oracle
 from kernel_trees import LIMITS, Model
 
-from nsalang import ir, parser, typecheck
+from nsalang import ir
+from nsalang.base.source import NsaError, Source
 from nsalang.passes.prove import Judgement, judge
-from nsalang.prover import Result, settle
-from nsalang.source import NsaError, Source
+from nsalang.proof.prover import Result, settle
+from nsalang.syntax import parser
+from nsalang.types import typecheck
 
 FEATURES = frozenset({"promise", "searchsorted", "split", "atomic_add", "scatter", "view"})
 BOUND = 4

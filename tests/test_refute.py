@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from nsalang import ir, refute
-from nsalang.dtypes import BOOL, I64
-from nsalang.exact import evaluate
-from nsalang.interp import Fault, interpret
-from nsalang.launches import FREE, launches, parse_element
-from nsalang.obligations import Obligation
-from nsalang.parser import parse, read_source
-from nsalang.prover import Result, settle
-from nsalang.replay import seen
-from nsalang.source import Source, Span
-from nsalang.typecheck import Settings, kernel_names, signature, specialise
-from nsalang.views import views
-from nsalang.wording import place, text_of
+from nsalang import ir
+from nsalang.base.dtypes import BOOL, I64
+from nsalang.base.source import Source, Span
+from nsalang.interp.run import Fault, interpret
+from nsalang.interp.views import views
+from nsalang.proof.obligations import Obligation
+from nsalang.proof.prover import Result, settle
+from nsalang.refute import search as refute
+from nsalang.refute.evaluate import evaluate
+from nsalang.refute.models import FREE, launches, parse_element
+from nsalang.refute.replay import seen
+from nsalang.refute.wording import place, text_of
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent
 ERRORS = sorted((ROOT / "errors").glob("proofs_*.nsa"))

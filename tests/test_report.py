@@ -9,12 +9,12 @@ import pytest
 
 import nsalang
 from nsalang import ir
-from nsalang.dtypes import BOOL
-from nsalang.kernel import Kernel
-from nsalang.obligations import Obligation
-from nsalang.report import Report, Totals
-from nsalang.report_rows import access_text, indices_of, place
-from nsalang.source import NsaError
+from nsalang.base.dtypes import BOOL
+from nsalang.base.source import NsaError
+from nsalang.launch.kernel import Kernel
+from nsalang.proof.obligations import Obligation
+from nsalang.report.proofs import Report, Totals
+from nsalang.report.rows import access_text, indices_of, place
 
 ROOT = Path(__file__).parent.parent
 QUANT = nsalang.load(ROOT / "examples/act_quant.nsa").act_quant

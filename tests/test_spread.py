@@ -11,8 +11,8 @@ from test_passes import check, last, stages, typed
 
 import nsalang
 from nsalang import ir
-from nsalang.driver import BACKENDS
-from nsalang.memory import Layout, needs_wide
+from nsalang.build.pipeline import BACKENDS
+from nsalang.host.memory import Layout, needs_wide
 from nsalang.passes import spread
 
 FILE = Path(__file__).parent / "cases" / "scales.nsa"

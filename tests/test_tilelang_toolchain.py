@@ -11,7 +11,7 @@ import pytest
 import torch
 from tilelang_programs import NAMES, apply, elementwise, program
 
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
 from nsalang.toolchain.tilelang_compile import compile_error, compile_program, doctor, emit, load_program
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

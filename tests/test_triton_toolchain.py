@@ -12,7 +12,7 @@ import pytest
 import torch
 from triton_programs import TORCH, program, run
 
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
 from nsalang.toolchain import Argument, triton_process
 from nsalang.toolchain.triton_compile import compile_program, doctor, emit, load_program, version
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from nsalang import ir, syntax
-from nsalang.parser import parse, read_source
-from nsalang.prover import Result, settle
-from nsalang.source import Source, Span
-from nsalang.typecheck import Settings, kernel_names, signature, specialise
+from nsalang.base.source import Source, Span
+from nsalang.proof.prover import Result, settle
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.nsa"))
 
@@ -139,7 +139,7 @@ TOO_LARGE = {("attention", f"{tensor}", "d + 1") for tensor in ("q[b, s, h, d]",
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_each_counterexample_faults_when_it_is_run(path: Path) -> None:
-    from nsalang.refute import diagnose
+    from nsalang.refute.search import diagnose
 
     for twin in TWINS:
         if twin.file == path.stem and twin.key not in STILL_RIGHT:

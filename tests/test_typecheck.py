@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from nsalang import ir
-from nsalang.constants import Exact, arithmetic, exact, round_to
-from nsalang.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I32, I64
-from nsalang.extents import evaluate
-from nsalang.parser import parse, read_source
-from nsalang.source import NsaError, Source, Span
-from nsalang.target import parse_target
-from nsalang.typecheck import Settings, check_text, kernel_names, signature, specialise
+from nsalang.base.constants import Exact, arithmetic, exact, round_to
+from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I32, I64
+from nsalang.base.source import NsaError, Source, Span
+from nsalang.base.target import parse_target
+from nsalang.host.extents import evaluate
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import Settings, check_text, kernel_names, signature, specialise
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.nsa"))
 NOWHERE = Span(Source(""), 1, 1, 1, 1)

@@ -30,9 +30,9 @@ from ir_kernels import (
 )
 
 from nsalang import ir
-from nsalang.dtypes import BF16, BOOL, E4M3, F32, I8, I32, I64, U32
-from nsalang.source import Source, Span
-from nsalang.verify import STAGES, flat, verify
+from nsalang.base.dtypes import BF16, BOOL, E4M3, F32, I8, I32, I64, U32
+from nsalang.base.source import Source, Span
+from nsalang.ir.verify import STAGES, flat, verify
 
 m, n = index("m"), index("n")
 x = load("x", F32, m, n)
@@ -307,10 +307,10 @@ def test_a_stage_claims_nothing_of_later_ones() -> None:
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "examples").glob("*.nsa")), ids=lambda p: p.stem)
 def test_examples_pass_at_every_stage(path: Path) -> None:
-    from nsalang.parser import parse, read_source
+    from nsalang.base.target import parse_target
     from nsalang.passes import PASSES
-    from nsalang.target import parse_target
-    from nsalang.typecheck import Settings, kernel_names, signature, specialise
+    from nsalang.syntax.parser import parse, read_source
+    from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
 
     file = parse(read_source(path))
     for target in map(parse_target, ("cuda:sm_80", "cuda:sm_90", "hip:gfx942")):

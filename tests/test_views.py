@@ -9,8 +9,8 @@ import pytest
 
 import nsalang
 from nsalang import ir
-from nsalang.dtypes import F32, I64
-from nsalang.memory import Layout, contiguous, view_layout
+from nsalang.base.dtypes import F32, I64
+from nsalang.host.memory import Layout, contiguous, view_layout
 
 VIEW = ir.View("v", F32, (ir.Dim(I64, (), "N"),), "cache", ir.const(0), (ir.const(4),), "in")
 

@@ -9,8 +9,8 @@ import pytest
 from ir_kernels import M, N, cast, index, kernel, load, rows, store, tensor
 
 from nsalang import ir
-from nsalang.dtypes import BF16, BOOL, F32, I32, I64, U8
-from nsalang.wellformed import check
+from nsalang.base.dtypes import BF16, BOOL, F32, I32, I64, U8
+from nsalang.ir.wellformed import check
 
 m = index("m")
 V = ir.View("v", F32, (M,), "b", ir.const(16), (ir.const(4),), "in")

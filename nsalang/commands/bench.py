@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from nsalang import ir
+from nsalang.base.target import Target, parse_target
+from nsalang.build.pipeline import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
 from nsalang.commands.settings import allow_option, define_options, meaning_of, no_kernel, pairs, pin_option, pinned
-from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
-from nsalang.memory import enough_memory
-from nsalang.options import check_here
-from nsalang.target import Target, parse_target
+from nsalang.host.memory import enough_memory
+from nsalang.launch.options import check_here
+from nsalang.report.terminal import Session, session_options
 
 if TYPE_CHECKING:
     from nsalang.commands.inputs import Case
@@ -99,7 +99,7 @@ def command(
 def _bench(session: Session, case: Case, backends: list[Backend], events: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    from nsalang.measure import bytes_of, measure
+    from nsalang.bench.measure import bytes_of, measure
 
     place = "cpu" if case.target.kind == "cpu" else "cuda"
     name = case.kernel.unit.name
@@ -149,9 +149,9 @@ def compile_times(
     allow: bool = False,
 ) -> list[dict[str, Any]]:
     """For each kernel and backend: milliseconds of each stage in the quickest of ``repeat`` rounds, and of the whole first round."""
-    from nsalang.missing_grid import check_grids
-    from nsalang.parser import parse, read_source
-    from nsalang.typecheck import kernel_names
+    from nsalang.syntax.parser import parse, read_source
+    from nsalang.types.missing_grid import check_grids
+    from nsalang.types.typecheck import kernel_names
 
     device = parse_target(target)
     rows: list[dict[str, Any]] = []
@@ -180,8 +180,8 @@ def compile_times(
 def _round(
     path: Path, name: str, raw: dict[str, str], device: Target, backend: Backend, pins: tuple[ir.Pin, ...], allow: bool
 ) -> list[float]:
-    from nsalang.kernel import Kernel
-    from nsalang.parser import parse, read_source
+    from nsalang.launch.kernel import Kernel
+    from nsalang.syntax.parser import parse, read_source
 
     marks = [time.perf_counter()]
     tree = parse(read_source(path))

@@ -7,9 +7,9 @@ import time
 
 import click
 
-from nsalang.cache import Cache, cache_root
-from nsalang.commands.terminal import Session, session_options
-from nsalang.source import Diagnostic, NsaError
+from nsalang.base.source import Diagnostic, NsaError
+from nsalang.build.cache import Cache, cache_root
+from nsalang.report.terminal import Session, session_options
 
 
 @click.group("cache")

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nsalang.base.source import NsaError
+from nsalang.base.target import KNOWN, Target, parse_target
+from nsalang.build.pipeline import BACKENDS, EMITS, Backend, Choice, Compiled, Meaning, check_emit, choose_backend, compile_kernel
 from nsalang.commands.files import deliver
 from nsalang.commands.settings import define_options, kernels_in, known_to, meaning_of, pairs, pinned, variant_options
-from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, EMITS, Backend, Choice, Compiled, Meaning, check_emit, choose_backend, compile_kernel
-from nsalang.source import NsaError
-from nsalang.target import KNOWN, Target, parse_target
+from nsalang.report.terminal import Session, session_options
 
 if TYPE_CHECKING:
-    from nsalang.kernel import Kernel, Program
+    from nsalang.launch.kernel import Kernel, Program
 
 SUFFIXES = {
     "ast": "ast.txt",
@@ -58,7 +58,7 @@ def command(
     results: dict[str, bytes] = {}
     binary = False
     if emit == "ast":
-        from nsalang.dump import dump
+        from nsalang.syntax.dump import dump
 
         results = {f"{each.unit.name}.{SUFFIXES[emit]}": dump(each.unit.function).encode() for each in kernels}
     else:
@@ -79,7 +79,7 @@ def command(
 
 def parts_of(entry: Kernel | Program, meaning: Meaning, choice: Choice) -> list[tuple[str, Compiled]]:
     """A kernel's code under its name; a program's in the order of its calls, under names such as ``decode.2.combine``."""
-    from nsalang.kernel import Program
+    from nsalang.launch.kernel import Program
 
     name = entry.unit.name
     if isinstance(entry, Program):

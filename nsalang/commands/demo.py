@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nsalang.base.target import Target
+from nsalang.build.pipeline import BACKENDS, Choice, Meaning, Unit, compile_kernel
 from nsalang.commands.files import write_files
-from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, Choice, Meaning, Unit, compile_kernel
-from nsalang.target import Target
+from nsalang.report.terminal import Session, session_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ def command(session: Session, out: str) -> None:
     """Compile the example act_quant by Triton and TileLang, write the sources, run them here, and compare with the interpreter."""
     from nsalang.commands.bench import examples
     from nsalang.commands.run import here
-    from nsalang.parser import parse, read_source
+    from nsalang.syntax.parser import parse, read_source
 
     start = time.perf_counter()
     path = next(p for p in examples() if p.stem == KERNEL)
@@ -76,8 +76,9 @@ def case_input(rows: int, columns: int, layout: str, seed: int = 0) -> Tensor:
 
 
 def _agree(session: Session, path: Path, target: str) -> bool:
-    from nsalang import compare, load
-    from nsalang.source import NsaError
+    from nsalang import load
+    from nsalang.base.source import NsaError
+    from nsalang.bench import compare
 
     kernel = getattr(load(str(path)), KERNEL)
     rows: list[list[object]] = []

@@ -13,10 +13,10 @@ import subprocess
 import click
 
 from nsalang import __version__
-from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, Backend
-from nsalang.source import NsaError
-from nsalang.target import KNOWN, parse_target
+from nsalang.base.source import NsaError
+from nsalang.base.target import KNOWN, parse_target
+from nsalang.build.pipeline import BACKENDS, Backend
+from nsalang.report.terminal import Session, session_options
 
 PACKAGES = ("torch", "triton", "tilelang", "apache-tvm-ffi", "z3-solver", "lark", "numpy", "click", "rich", "platformdirs")
 
@@ -81,7 +81,7 @@ def _tool(name: str) -> str:
 
 
 def _cache_state() -> str:
-    from nsalang.cache import Cache, cache_root
+    from nsalang.build.cache import Cache, cache_root
 
     root = cache_root()
     place = root

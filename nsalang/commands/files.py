@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:

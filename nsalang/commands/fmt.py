@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from nsalang.base.source import Diagnostic, NsaError, Source
 from nsalang.commands.files import write_files
-from nsalang.commands.terminal import Session, session_options
-from nsalang.source import Diagnostic, NsaError, Source
+from nsalang.report.terminal import Session, session_options
 
 
 @click.command("fmt")
@@ -21,8 +21,8 @@ from nsalang.source import Diagnostic, NsaError, Source
 @click.pass_obj
 def command(session: Session, files: tuple[str, ...], check: bool, show_diff: bool) -> None:
     """Rewrite FILES in canonical form ('-': standard input to standard output). Files with errors are left as they are."""
-    from nsalang.formatter import format_text
-    from nsalang.parser import read_source
+    from nsalang.syntax.format import format_text
+    from nsalang.syntax.parser import read_source
 
     changed: dict[str, bytes] = {}
     problems: list[Diagnostic] = []

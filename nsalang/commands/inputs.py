@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsalang import extents, ir
+from nsalang import ir
+from nsalang.base.dtypes import BOOL, DType
+from nsalang.base.source import NsaError
 from nsalang.commands.settings import const_settings, kernel_in, pairs, present_of, sort_out
-from nsalang.dtypes import BOOL, DType
-from nsalang.memory import described, enough_memory
-from nsalang.signature import Parameter, Setting, Signature
-from nsalang.source import NsaError
+from nsalang.host import extents
+from nsalang.host.memory import described, enough_memory
+from nsalang.types.signature import Parameter, Setting, Signature
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from nsalang.driver import Meaning
-    from nsalang.kernel import Kernel, Program
-    from nsalang.target import Target
+    from nsalang.base.target import Target
+    from nsalang.build.pipeline import Meaning
+    from nsalang.launch.kernel import Kernel, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def case_of(
     target: Target,
 ) -> Case:
     """What ``run`` and ``bench`` work on, from their command line. Raises UsageError and NsaError."""
-    from nsalang.kernel import Program
+    from nsalang.launch.kernel import Program
 
     kernel = kernel_in(file, name)
     raw = pairs(defines, "-D")

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from nsalang.base.source import Diagnostic, NsaError
+from nsalang.base.target import Target, parse_target
+from nsalang.build.pipeline import BACKENDS, Choice, Meaning, choose_backend
 from nsalang.commands.files import write_files
 from nsalang.commands.settings import (
     allow_option,
@@ -25,14 +28,11 @@ from nsalang.commands.settings import (
     present_of,
     sort_out,
 )
-from nsalang.commands.terminal import Session, console, report, session_options
-from nsalang.driver import BACKENDS, Choice, Meaning, choose_backend
-from nsalang.report import JSON_VERSION, Query, Report, Row, Totals, Verdict, counted, draw, variant_text
-from nsalang.source import Diagnostic, NsaError
-from nsalang.target import Target, parse_target
+from nsalang.report.proofs import JSON_VERSION, Query, Report, Row, Totals, Verdict, counted, draw, variant_text
+from nsalang.report.terminal import Session, console, report, session_options
 
 if TYPE_CHECKING:
-    from nsalang.kernel import Entry
+    from nsalang.launch.kernel import Entry
 
 MOST_VARIANTS = 16
 """Combinations of bools and optional parameters that one command proves of one kernel."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from nsalang.base.source import NsaError
 from nsalang.commands.settings import no_kernel
-from nsalang.kernel import Kernel
-from nsalang.source import NsaError
+from nsalang.launch.kernel import Kernel
 
 MODULE = "nsalang_file"
 """The name under which the file is imported: never ``__main__``, so that what it does as a script stays undone."""

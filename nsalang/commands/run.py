@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from nsalang.base.source import NsaError
+from nsalang.base.target import parse_target
+from nsalang.build.pipeline import BACKENDS, choose_backend
 from nsalang.commands.settings import allow_option, define_options, pin_option, pinned
-from nsalang.commands.terminal import Session, report, session_options
-from nsalang.driver import BACKENDS, choose_backend
-from nsalang.options import check_here
-from nsalang.source import NsaError
-from nsalang.target import parse_target
+from nsalang.launch.options import check_here
+from nsalang.report.terminal import Session, report, session_options
 
 if TYPE_CHECKING:
-    from nsalang.compare import Comparison
+    from nsalang.bench.compare import Comparison
 
 
 @click.command("run")
@@ -47,7 +47,7 @@ def command(
     A kernel without floating-point sum, scan or transcendental function must agree bit for bit, others within the bounds that the
     table's last line says.
     """
-    from nsalang import compare
+    from nsalang.bench import compare
     from nsalang.commands.inputs import case_of, save_outputs
 
     schedule = dict(pinned(pins))
@@ -85,14 +85,14 @@ def here() -> str:
     """The target of this machine's first device, or cpu."""
     import torch
 
-    from nsalang.options import device_target
+    from nsalang.launch.options import device_target
 
     return str(device_target("cuda", torch.cuda.current_device())) if torch.cuda.is_available() else "cpu"
 
 
 def show(session: Session, result: Comparison) -> None:
     """A table with a row for each output and backend, what failed, and the rule."""
-    from nsalang import compare
+    from nsalang.bench import compare
 
     columns = ["output", "dtype", "shape", "backend", "bit-equal", "max abs", "max rel", "verdict"]
     rows: list[list[object]] = [

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nsalang import ir, syntax
-from nsalang.dtypes import ALL
-from nsalang.missing_grid import check_grids
-from nsalang.signature import Setting, Signature, called_kernels, functions, is_kernel, is_program
-from nsalang.source import NsaError
+from nsalang.base.dtypes import ALL
+from nsalang.base.source import NsaError
+from nsalang.types.missing_grid import check_grids
+from nsalang.types.signature import Setting, Signature, called_kernels, functions, is_kernel, is_program
 
 if TYPE_CHECKING:
-    from nsalang.driver import Meaning
-    from nsalang.kernel import Entry, Kernel, Program
-    from nsalang.target import Target
+    from nsalang.base.target import Target
+    from nsalang.build.pipeline import Meaning
+    from nsalang.launch.kernel import Entry, Kernel, Program
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -152,8 +152,8 @@ def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:
         from nsalang.commands.python_files import python_kernels
 
         return python_kernels(file, name)
-    from nsalang.kernel import Module
-    from nsalang.parser import parse, read_source
+    from nsalang.launch.kernel import Module
+    from nsalang.syntax.parser import parse, read_source
 
     tree = parse(read_source(file))
     module = Module(tree)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from nsalang.base.target import parse_target
+from nsalang.build.pipeline import BACKENDS, Choice, prepare
 from nsalang.commands.compile import backends_for
 from nsalang.commands.settings import define_options, kernel_in, meaning_of, pairs, pinned, variant_options
-from nsalang.commands.terminal import Session, session_options
-from nsalang.driver import BACKENDS, Choice, prepare
-from nsalang.target import parse_target
+from nsalang.report.terminal import Session, session_options
 
 
 @click.command("show")
@@ -27,9 +27,9 @@ def command(
     exact: bool, allow: str | None,
 ) -> None:  # fmt: skip
     """Print the IR of KERNEL of FILE (which may be left out where there is one) after each pass that changed it; of a program, of its kernels."""
-    from nsalang.kernel import Kernel
+    from nsalang.ir.printer import print_kernel
+    from nsalang.launch.kernel import Kernel
     from nsalang.passes import PASSES
-    from nsalang.printer import print_kernel
 
     stages = ["typecheck", *(name for name, _ in PASSES)]
     if stage is not None and stage not in stages:

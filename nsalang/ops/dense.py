@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nsalang.base.source import NsaError
 from nsalang.ops.operator import FLOATS, Operands, e4m3_of, launch, operator, operator_with_lse, pieces
-from nsalang.source import NsaError
 
 # --------------------------------------------------------------------------------------------------------------------- act_quant
 

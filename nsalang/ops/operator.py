@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from nsalang.kernel import Entry, load_text
-from nsalang.options import DEFAULT, Options, device_target, options_of
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
+from nsalang.launch.kernel import Entry, load_text
+from nsalang.launch.options import DEFAULT, Options, device_target, options_of
 
 LIBRARY = torch.library.Library("nsalang", "FRAGMENT")  # type: ignore[no-untyped-call]
 """Holds the registrations; they end with it."""

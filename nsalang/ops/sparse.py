@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from nsalang.base.source import NsaError
 from nsalang.ops.dense import scale_of
 from nsalang.ops.indexer import F32, I32
 from nsalang.ops.operator import FLOATS, Operands, launch, operator, operator_with_lse, pieces, without_group
-from nsalang.source import NsaError
 
 BF16 = (torch.bfloat16,)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
 from nsalang.toolchain import Launch
 
 _MAX_DYNAMIC_SHARED = 8

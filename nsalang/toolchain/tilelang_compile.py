@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nsalang.source import Diagnostic, NsaError
-from nsalang.target import Target, parse_target
+from nsalang.base.source import Diagnostic, NsaError
+from nsalang.base.target import Target, parse_target
 from nsalang.toolchain import Argument, Files, Launch, Program
 from nsalang.toolchain.tilelang_cpu import cpu_language, header, narrowed, pipeline
 from nsalang.toolchain.tilelang_mends import mended, with_exponentials

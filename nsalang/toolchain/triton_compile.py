@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nsalang.source import NsaError
-from nsalang.target import Target, parse_target
+from nsalang.base.source import NsaError
+from nsalang.base.target import Target, parse_target
 from nsalang.toolchain import Argument, Files, Launch, Program
 from nsalang.toolchain.triton_types import signature
 

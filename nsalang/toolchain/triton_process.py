@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nsalang.source import NsaError
+from nsalang.base.source import NsaError
 from nsalang.toolchain import Program
 from nsalang.toolchain.triton_types import signature
 from nsalang.toolchain.triton_worker import GAP_BYTE

@@ -1,0 +1,1 @@
+"""What all packages speak of: sources and diagnostics, dtypes, targets, constants."""

@@ -1,0 +1,1 @@
+"""Sizes, strides and memory at a launch."""

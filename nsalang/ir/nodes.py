@@ -1,0 +1,655 @@
+"""The tile IR: a typed kernel over named axes, specialised for one variant, to which passes add facts and choices.
+
+A value has a dtype and a set of axes; an axis is an index variable that stands for a block (a ``tile`` of the grid or of a loop, or a ``span``).
+Scalar index variables (a plain grid extent, ``range``) are values without axes. Axis names are unique in a kernel: the second ``n`` is ``n.2``
+(``plain`` gives the name to print). Signed integers are mathematical, typed i64, until the pass ``width`` gives each its machine width.
+
+Nodes are frozen; ``rewrite`` returns the same object where nothing changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal, TypeAlias, TypeVar, get_args
+
+from nsalang.base.dtypes import BOOL, I64, DType
+from nsalang.base.source import Span
+
+
+def plain(name: str) -> str:
+    """The source's name of an axis or a variable: ``n`` for ``n.2``."""
+    return name.split(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """``span`` says which text a node comes from; it is not compared. Nodes that a pass makes take the span of what they stand for."""
+
+    span: Span | None = field(kw_only=True, default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Value(Node):
+    """What every expression has: the element type, and the axes in the order in which the kernel declares them."""
+
+    dtype: DType
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What is known of an access: the verdict about its indices, and what its mask is made of, none of it where there is no mask.
+
+    ``verdict``: PROVED by ``prove`` for every lane that exists; HOISTED where a launch check (``Kernel.hoists``) saves a mask in this variant;
+    GUARDED where the compiler added one; UNKNOWN where the prover could not tell and the user allowed it: then the mask holds the bounds.
+    ``mask``: ``author`` (a ``where`` or ``if``), ``tail`` (lanes that a tile pads), ``bounds`` (the tensor's extents).
+    """
+
+    verdict: Literal["PROVED", "HOISTED", "GUARDED", "UNKNOWN"]
+    mask: tuple[Literal["author", "tail", "bounds"], ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------------------ expressions
+
+
+@dataclass(frozen=True, slots=True)
+class Const(Value):
+    """A constant without axes; a float ``value`` is exactly representable in ``dtype`` (it was rounded once), inf included."""
+
+    value: int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dim(Value):
+    """A dimension that stays dynamic: a non-negative integer known at launch."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar(Value):
+    """A scalar parameter."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index(Value):
+    """The value of an index variable: ``axes`` is ``(name,)`` for a tile or a span, ``()`` for a scalar index."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Var(Value):
+    """A local variable (see Assign)."""
+
+    name: str
+
+
+UnaryOp: TypeAlias = Literal[
+    "neg", "not", "invert", "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh",
+    "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round",
+]  # fmt: skip
+BinaryOp: TypeAlias = Literal[
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "floordiv",
+    "mod",
+    "tdiv",
+    "tmod",
+    "and",
+    "or",
+    "xor",
+    "shl",
+    "shr",
+    "min",
+    "max",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "eq",
+    "ne",
+]
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(Value):
+    """``not`` is for bool, ``invert`` for unsigned integers; transcendental functions for f32 (and f16, bf16 until ``legalize`` widens them)."""
+
+    op: UnaryOp
+    x: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(Value):
+    """Both operands have one dtype (shifts: the amount is any integer). ``div`` is IEEE for floats; ``floordiv`` and ``mod`` floor
+    (``tdiv`` and ``tmod``, which ``legalize`` makes, truncate as machines do);
+    ``and or xor`` are logical on bool, bitwise on integers; ``min max`` ignore NaN and hold +0 > -0; comparisons give bool."""
+
+    op: BinaryOp
+    a: Expr
+    b: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Fma(Value):
+    """``a * b + c`` rounded once, f32."""
+
+    a: Expr
+    b: Expr
+    c: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Where(Value):
+    cond: Expr
+    a: Expr
+    b: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Cast(Value):
+    """Conversion to ``dtype``. mode ``convert``: the language's (nearest even; fp8 saturates; float to int truncates and saturates, NaN gives 0;
+    a signed integer must fit). ``wrap``: modulo 2**bits. ``raw``: the machine's plain conversion, the value being known to be in range."""
+
+    x: Expr
+    mode: Literal["convert", "wrap", "raw"] = "convert"
+
+
+@dataclass(frozen=True, slots=True)
+class Bitcast(Value):
+    x: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Value):
+    """An element of ``tensor`` at ``indices`` (one an axis of the tensor).
+
+    ``guard`` is what the author's ``where`` and ``if`` around it say (lanes where it is false are not read and hold 0 of the dtype, of which
+    the author's ``where`` then selects none). ``mask`` is None until the pass ``guard`` has run; then it is the whole predicate that the machine
+    must apply, or None where no lane can be outside. ``fill`` is what a masked lane holds (None: anything).
+    """
+
+    tensor: str
+    indices: tuple[Expr, ...]
+    guard: Expr | None = None
+    mask: Expr | None = None
+    fill: Const | None = None
+    proof: Proof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Value):
+    """How many elements of the sorted ``tensor`` (one axis) are at most ``x``: torch's searchsorted with ``right=True``. i64, between 0 and the
+    extent. ``guard`` as for Load. Only before the pass ``expand``."""
+
+    tensor: str
+    x: Expr
+    guard: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Border(Value):
+    """Where part ``g`` begins when ``n`` things are cut into ``parts`` even parts, the first ``n % parts`` of which have one more:
+    ``g * (n // parts) + min(g, n % parts)``. i64. Only before the pass ``expand``."""
+
+    n: Expr
+    parts: Expr
+    g: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Dot(Value):
+    """``sum(a * b)`` over the shared axis ``over``, in f32 (i8: exact integers), plus ``acc``, which the pass ``contract`` fuses into it.
+
+    ``a`` and ``b`` have one dtype; axes on one side are free, axes on both sides that are not contracted are batch axes. ``precision`` is about
+    f32 operands; ``promote``: partial products are added up in f32 registers every so many terms (0: as the tensor core does).
+    ``left``: the axes of the rows of the matrix product, those of the other side being its columns; set by ``order``.
+    """
+
+    a: Expr
+    b: Expr
+    over: str
+    acc: Expr | None = None
+    precision: Literal["ieee", "tf32"] = "ieee"
+    promote: int = 0
+    left: tuple[str, ...] | None = None
+
+
+ReduceOp: TypeAlias = Literal["sum", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce(Value):
+    """Reduction over the axes ``over``. After ``legalize`` only sum, max and min are left."""
+
+    op: ReduceOp
+    x: Expr
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Value):
+    """Running sum along the axis ``over``: inclusive, or exclusive; from the end with ``reverse``."""
+
+    x: Expr
+    over: str
+    exclusive: bool = False
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Full(Value):
+    """``value`` (without axes of ``axes``) repeated over ``axes``."""
+
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Spread(Value):
+    """``x``, which has one lane for each group of lanes of the axis ``over``, in every lane of its group; ``group`` is the axis of
+    ``x`` that has those lanes (see Schedule). Only after the pass ``spread``, of a variable
+    or of a value that is spread along another axis."""
+
+    x: Expr
+    over: str
+    group: str
+
+
+Expr: TypeAlias = (
+    Const
+    | Dim
+    | Scalar
+    | Index
+    | Var
+    | Unary
+    | Binary
+    | Fma
+    | Where
+    | Cast
+    | Bitcast
+    | Load
+    | Search
+    | Border
+    | Dot
+    | Reduce
+    | Scan
+    | Full
+    | Spread
+)
+
+# ------------------------------------------------------------------------------------------------------------------- statements
+
+
+Place: TypeAlias = Literal["registers", "shared"]
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
+@dataclass(frozen=True, slots=True)
+class Assign(Node):
+    """``name = value``. All values assigned to one name have one dtype and one set of axes; an outer name assigned in a loop is carried by it.
+    ``place`` is where a value with axes lies, as the pass ``place`` decides: registers, unless it says ``shared``; ``registers`` was pinned."""
+
+    name: str
+    value: Expr
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store(Node):
+    """``tensor[indices] = value``; ``axes`` are those of the indices, the value and the guard together. ``guard`` and ``mask`` as for Load.
+
+    mode ``set``: every element has one writer (proved). ``scatter``: lanes and instances may write one element, and one of them wins.
+    ``add``: an atomic addition, of which any number may meet in one element.
+    """
+
+    tensor: str
+    indices: tuple[Expr, ...]
+    value: Expr
+    axes: tuple[str, ...]
+    guard: Expr | None = None
+    mask: Expr | None = None
+    mode: Literal["set", "scatter", "add"] = "set"
+    proof: Proof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpanAxis(Node):
+    """``axis = span(start, length, stop)``: lanes ``start .. start + length``, of which those at or past ``stop`` do not exist."""
+
+    axis: str
+    start: Expr
+    length: int
+    stop: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class For(Node):
+    """kind ``range``: a scalar loop over lo..hi; ``tile``: a loop over consecutive blocks of lo..hi, ``index`` being an axis.
+    ``carried`` are the variables that live before the loop and are assigned in it. ``ahead`` (set by ``place``): variables of the body, each a
+    load into shared memory or what its address is made of, that are read ``stages - 1`` steps ahead into one of ``stages`` buffers while the step
+    computes. Triton finds them itself: there ``stages`` is what is pinned for this loop. 0: nothing of its own."""
+
+    index: str
+    kind: Literal["range", "tile"]
+    lo: Expr
+    hi: Expr
+    body: tuple[Stmt, ...]
+    carried: tuple[str, ...] = ()
+    stages: int = 0
+    ahead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class If(Node):
+    """A branch on a scalar condition (others became ``where``)."""
+
+    cond: Expr
+    body: tuple[Stmt, ...]
+    orelse: tuple[Stmt, ...] = ()
+
+
+Stmt: TypeAlias = Assign | Store | SpanAxis | For | If
+
+# ----------------------------------------------------------------------------------------------------------------------- kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor(Node):
+    """A tensor parameter that is present in this variant. ``storage`` is the element type that the machine sees (u8 where the target lacks fp8);
+    None means ``dtype``."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Expr, ...]
+    role: Literal["in", "out", "inout"]
+    storage: DType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View(Node):
+    """A typed view of the tensor ``base``: element ``i`` begins ``offset + sum(i * strides)`` bytes after the first of ``base``, counted in the
+    row-major order of its elements wherever they lie. ``offset`` and ``strides`` are i64 over dimensions and scalars. ``storage`` as for Tensor."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Expr, ...]
+    base: str
+    offset: Expr
+    strides: tuple[Expr, ...]
+    role: Literal["in", "out", "inout"]
+    storage: DType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarParam(Node):
+    name: str
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class GridIndex(Node):
+    """One parallel index: a scalar in 0..extent, or with ``tiled`` a block of it."""
+
+    name: str
+    extent: Expr
+    tiled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Require(Node):
+    """A condition on dimensions and scalars, checked at launch. ``implied``: not written by the author (``N > 0`` for a divisor)."""
+
+    condition: Expr
+    text: str
+    implied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Promise(Node):
+    """What the author promises about the contents of tensors that are only read: trusted by the prover, checked under NSALANG_CHECK=1.
+
+    kind ``each``: ``condition`` holds of every element; in it an element of a tensor is ``Load(tensor, (Index each0, Index each1, …))``, and all
+    ``tensors`` have one shape. ``distinct``: no two elements of ``tensors[0]`` are equal. ``sorted``: the one axis of ``tensors[0]`` never
+    descends. ``condition`` is None for the last two. ``implied``: by a searchsorted, not written by the author.
+    """
+
+    kind: Literal["each", "distinct", "sorted"]
+    tensors: tuple[str, ...]
+    condition: Expr | None
+    text: str
+    implied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Node):
+    """What one element of the tensor of checks says, where the code has changed it: the value that is wrong at ``span``.
+
+    kind ``index``: an index of axis ``axis`` of ``tensor``, whose extent is ``limit``; ``divisor``: 0; ``shift``: an amount not in 0..limit.
+    """
+
+    kind: Literal["index", "divisor", "shift"]
+    limit: Expr
+    tensor: str = ""
+    axis: int = 0
+
+
+Pin: TypeAlias = tuple[str, int | str]
+"""A name and what is pinned of it: the length of an axis, the place of a variable, … (see ``passes/pins.py``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The choices. ``lengths``: machine length of each axis (a power of two); ``order``: all axes, outermost dimension of a value first;
+    ``vectors``: the tensors whose last index runs along an innermost axis, so that accesses can be vectors; ``wide``: offsets and indices
+    need 64 bits; ``aligned``: of the vectors, addresses, strides and last extents divide by 16 bytes, and last strides are 1; ``exact``: what
+    ``Kernel.hoists`` says holds; ``allow_unknown``: an access that the prover cannot settle is guarded; ``checked``: every access and promise
+    is checked at run time (NSALANG_CHECK=1); ``classes``: grid axes whose length a launch sets to the power of two at or above their extent,
+    with the least and the greatest length; ``sized``: lengths that it has set so; ``rows``: tensors whose last stride is 1 where ``aligned``,
+    with addresses and other strides of any kind; ``groups``: axes that the pass ``spread`` makes, each with an axis that it is of and a number of
+    lanes: its lanes are the first of each so many lanes of that axis, and so is its index."""
+
+    backend: Literal["triton", "tilelang"] | None = None
+    lengths: tuple[tuple[str, int], ...] = ()
+    order: tuple[str, ...] = ()
+    warps: int = 4
+    stages: int = 1
+    wide: bool = True
+    aligned: bool = False
+    pinned: tuple[Pin, ...] = ()
+    why: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+    exact: bool = False
+    allow_unknown: bool = False
+    checked: bool = False
+    classes: tuple[tuple[str, int, int], ...] = ()
+    sized: tuple[tuple[str, int], ...] = ()
+    rows: tuple[str, ...] = ()
+    groups: tuple[tuple[str, str, int], ...] = ()
+
+    def step(self, axis: str) -> int:
+        """How many lanes of another axis stand behind a lane of this one; 1 for an axis of its own."""
+        return next((step for name, _, step in self.groups if name == axis), 1)
+
+    def groups_of(self, axis: str) -> tuple[str, ...]:
+        """The axes that have some of the lanes of this one."""
+        return tuple(name for name, of, _ in self.groups if of == axis)
+
+    def grouped(self, axis: str) -> str:
+        """The axis of whose lanes this one has some, or itself."""
+        return next((of for name, of, _ in self.groups if name == axis), axis)
+
+    def length(self, axis: str) -> int:
+        """Machine length of an axis."""
+        return dict(self.lengths)[axis]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel(Node):
+    """One variant of a kernel: constants, dtypes, the presence of optional parameters and specialised dimensions are settled.
+
+    ``dims``: dynamic dimensions in order of first appearance. ``constants``: what was settled, for headers and keys (name, text).
+    ``promises`` are no part of the tree that ``walk`` and ``rewrite`` see. ``hoists``: facts about speed that a
+    launch checks; the exact variant relies on them (set by the pass ``assume``).
+    ``checks``, no part of that tree either, where the pass ``check`` has run: check ``k`` is element ``k`` of the last tensor.
+    """
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    scalars: tuple[ScalarParam, ...]
+    dims: tuple[str, ...]
+    requires: tuple[Require, ...]
+    partial: tuple[str, ...]
+    grid: tuple[GridIndex, ...]
+    body: tuple[Stmt, ...]
+    constants: tuple[tuple[str, str], ...] = ()
+    schedule: Schedule = Schedule()
+    views: tuple[View, ...] = ()
+    promises: tuple[Promise, ...] = ()
+    hoists: tuple[Require, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def arrays(self) -> tuple[Tensor | View, ...]:
+        """The tensor parameters, then the views."""
+        return (*self.tensors, *self.views)
+
+    def tensor(self, name: str) -> Tensor | View:
+        """The tensor parameter or the view of that name."""
+        return next(t for t in self.arrays if t.name == name)
+
+    def memory(self, name: str) -> str:
+        """The tensor parameter in whose memory a tensor or a view lies."""
+        found = self.tensor(name)
+        return found.base if isinstance(found, View) else name
+
+
+@dataclass(frozen=True, slots=True)
+class AxisInfo:
+    """Where an axis comes from: its lanes are ``start <= index < stop``; a span's ``length`` is known, a tile's is the schedule's choice.
+    An axis of kind ``group`` has some lanes of another axis, with the same ends."""
+
+    name: str
+    kind: Literal["grid", "loop", "span", "group"]
+    start: Expr
+    stop: Expr
+    length: int | None
+
+
+# ----------------------------------------------------------------------------------------------------------------- construction
+
+
+def const(value: int | float | bool, dtype: DType = I64, span: Span | None = None) -> Const:
+    return Const(dtype, (), value, span=span)
+
+
+def join(*groups: tuple[str, ...], order: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The union of axes; in ``order`` where given, else by first appearance."""
+    seen = dict.fromkeys(a for g in groups for a in g)
+    return tuple(a for a in order if a in seen) if order else tuple(seen)
+
+
+def binary(op: BinaryOp, a: Expr, b: Expr, order: tuple[str, ...] = (), span: Span | None = None) -> Binary:
+    """A Binary whose type follows from its operands."""
+    assert op in ("shl", "shr") or a.dtype is b.dtype, (op, a.dtype, b.dtype)
+    return Binary(BOOL if op in COMPARISONS else a.dtype, join(a.axes, b.axes, order=order), op, a, b, span=span or a.span)
+
+
+def both(a: Expr | None, b: Expr | None, order: tuple[str, ...] = (), span: Span | None = None) -> Expr | None:
+    """Conjunction in which None is true; otherwise as ``binary``."""
+    return b if a is None else a if b is None else binary("and", a, b, order, span)
+
+
+# -------------------------------------------------------------------------------------------------------------------- traversal
+
+
+@cache
+def _fields(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in ("span", "dtype", "axes", "schedule", "promises", "checks"))
+
+
+N = TypeVar("N", bound=Node)
+
+
+def rewrite(node: N, rule: Callable[[Node], Node | tuple[Node, ...]]) -> N:
+    """Rebuild bottom-up: children first, then ``rule`` on the node. In a statement list a rule may return several statements, or none.
+    Returns the same object where nothing changed."""
+    result = _rewrite(node, rule)
+    assert not isinstance(result, tuple), "a rule gave several nodes where one belongs"
+    return result  # type: ignore[return-value]
+
+
+def _rewrite(node: Node, rule: Callable[[Node], Node | tuple[Node, ...]]) -> Node | tuple[Node, ...]:
+    changes: dict[str, object] = {}
+    for name in _fields(type(node)):  # type: ignore[arg-type]
+        old = getattr(node, name)
+        if isinstance(old, Node):
+            new: object = _rewrite(old, rule)
+            assert isinstance(new, Node), "a rule gave several nodes where one belongs"
+        elif isinstance(old, tuple) and old and isinstance(old[0], Node):
+            items: list[Node] = []
+            for item in old:
+                made = _rewrite(item, rule)
+                items.extend(made if isinstance(made, tuple) else (made,))
+            new = old if len(items) == len(old) and all(a is b for a, b in zip(items, old, strict=True)) else tuple(items)
+        else:
+            continue
+        if new is not old:
+            changes[name] = new
+    return rule(dataclasses.replace(node, **changes) if changes else node)  # type: ignore[arg-type]
+
+
+def children(node: Node) -> Iterator[Node]:
+    """The nodes directly below, in order."""
+    for name in _fields(type(node)):  # type: ignore[arg-type]
+        value = getattr(node, name)
+        if isinstance(value, Node):
+            yield value
+        elif isinstance(value, tuple):
+            yield from (item for item in value if isinstance(item, Node))
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """The node and all below it, parents first, in program order."""
+    yield node
+    for child in children(node):
+        yield from walk(child)
+
+
+def address(node: Load | Store) -> tuple[Expr, ...]:
+    """What says where the machine accesses a tensor, and whether."""
+    return node.indices if node.mask is None else (*node.indices, node.mask)
+
+
+def axes_of(kernel: Kernel) -> dict[str, AxisInfo]:
+    """All axes of a kernel by name, in the order of declaration; one of groups behind the axis that it is of."""
+    zero = const(0)
+    found: dict[str, AxisInfo] = {}
+    for index in kernel.grid:
+        if index.tiled:
+            found[index.name] = AxisInfo(index.name, "grid", zero, index.extent, None)
+    for statement in kernel.body:
+        for node in walk(statement):
+            if isinstance(node, SpanAxis):
+                count = const(node.length, node.start.dtype)
+                end: Expr = count if isinstance(node.start, Const) and node.start.value == 0 else binary("add", node.start, count)
+                if node.stop is not None:
+                    end = binary("min", end, node.stop)
+                found[node.axis] = AxisInfo(node.axis, "span", node.start, end, node.length)
+            elif isinstance(node, For) and node.kind == "tile":
+                found[node.index] = AxisInfo(node.index, "loop", node.lo, node.hi, None)
+    if not kernel.schedule.groups:
+        return found
+    ordered: dict[str, AxisInfo] = {}
+    for name, axis in found.items():
+        ordered[name] = axis
+        ordered |= {group: AxisInfo(group, "group", axis.start, axis.stop, None) for group in kernel.schedule.groups_of(name)}
+    return ordered

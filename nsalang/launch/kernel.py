@@ -1,0 +1,384 @@
+"""What a user holds: kernels that can be called, from Python functions (``jit``) and from ``.nsa`` files (``load``)."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from nsalang import syntax
+from nsalang.base.source import NsaError, Source
+from nsalang.base.target import Target, parse_target
+from nsalang.build.pipeline import Choice, Compiled, Meaning, Unit, choose_backend
+from nsalang.launch.arguments import Parameters, constants_of, shown, unknown_argument
+from nsalang.launch.launcher import Launcher
+from nsalang.launch.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_later, tile_of
+from nsalang.types.signature import Signature, annotation_of, functions, is_helper
+
+if TYPE_CHECKING:
+    from nsalang.launch.sequence import CompiledProgram, ProgramLauncher
+    from nsalang.report.proofs import Report
+
+
+class Entry(ABC):
+    """A kernel or a program. Call it with torch tensors: parameters that are no ``Out`` by position or by name, outputs by name or not at all.
+
+    It gives the outputs in order: the tensor itself where there is one, a tuple where there are several. Outputs that are not given are
+    allocated; an optional one is there only if it is given a tensor or True. Call options: ``backend`` ("triton", "tilelang", "auto"),
+    ``target`` ("cuda:sm_90", …; the tensors' device where left out), ``schedule`` (lengths of axes and places of variables, such as
+    {"m": 32, "keys": "shared"}), ``allow="unknown"`` (guard accesses that the prover cannot settle, and trust the rest of what it cannot),
+    ``deterministic`` (True: refuse atomic additions of floats, and scatters), ``check`` (True: check accesses and promises as they run; None: as
+    NSALANG_CHECK says).
+    With all outputs given, a call of a kernel that has run once allocates nothing, and one of a program its scratch alone; both are safe in a CUDA
+    graph. Raises NsaError.
+    """
+
+    kind = "kernel"
+
+    def __init__(self, unit: Unit, launcher: Launcher | ProgramLauncher, options: Options = DEFAULT) -> None:
+        function = unit.function
+        self.unit = unit
+        self.launcher = launcher
+        self.__name__ = self.__qualname__ = unit.name
+        self.__doc__ = function.docstring
+        self.__signature__ = _python_signature(function)
+        self._options = options
+
+    def __call__(
+        self,
+        *args: Any,
+        backend: str | None = None,
+        target: str | Target | None = None,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
+        allow: Literal["unknown"] | None = None,
+        deterministic: bool | None = None,
+        check: bool | None = None,
+        autotune: object = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = self._options
+        if autotune is not None:
+            refuse_later(self.unit.name, {"autotune": autotune})
+        if any(o is not None for o in (backend, target, schedule, allow, deterministic, check)):
+            options = options_of(self.unit.name, options, backend, target, schedule, allow, deterministic, check)
+        return self.launcher(args, kwargs, options)
+
+    def interpret(self, *args: Any, target: str | Target | None = None, tile: int | Mapping[str, int] | None = None, **kwargs: Any) -> Any:
+        """What the call means, computed by the interpreter on the CPU for a target (the tensors' device where left out).
+
+        ``tile``: length of every tile, or of each by its axis; None: as long as its range. Raises NsaError; NSA0520 for a kernel that
+        reads or writes where it must not.
+        """
+        from nsalang.interp.run import Fault
+
+        chosen = tile_of(self.unit.name, tile)
+        try:
+            return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), chosen)
+        except Fault as fault:
+            raise fault.error(self.unit.name) from None
+
+    def meaning(self, target: Target, values: Mapping[str, Any]) -> Meaning:
+        """What ``compile`` types the kernel for: ``values`` as there."""
+        base = self.signature
+        settings = constants_of(base, values)
+        for parameter in base.parameters:
+            if parameter.kind == "dtype" and parameter.name not in settings:
+                raise NsaError.at(
+                    "NSA0517",
+                    f"the dtype '{parameter.name}' of '{base.name}' is not given",
+                    parameter.span,
+                    help=f"give {parameter.name}=…",
+                )
+        present: set[str] = set()
+        dims: dict[str, int] = {}
+        optional = [p.name for p in base.parameters if p.optional]
+        for name, value in values.items():
+            if name in self.launcher.parameters.constants:
+                continue
+            if name in optional:
+                if value is not None and not isinstance(value, bool):
+                    raise NsaError.at("NSA0504", f"'{name}' is an optional parameter: compile takes True or False for it")
+                if value:
+                    present.add(name)
+            elif name in base.dims:
+                if name not in base.specialised:
+                    raise NsaError.at(
+                        "NSA0518",
+                        f"the dimension {name} of '{base.name}' stays dynamic: its value is no part of a variant",
+                        help="leave it out",
+                    )
+                if type(value) is not int or value < 0:
+                    raise NsaError.at("NSA0518", f"the dimension {name} is a non-negative integer, not {value!r}")
+                dims[name] = value
+            else:
+                raise unknown_argument(base.name, name, [*settings, *base.specialised, *optional])
+        missing = [n for n in base.specialised if n not in dims]
+        if missing:
+            self.check(target)  # what is wrong in the text is said first
+            raise NsaError.at(
+                "NSA0518",
+                f"the dimension {missing[0]} of '{base.name}' is the length of a span, and compiling needs its value",
+                base.span,
+                help=f"give {', '.join(f'{n}=…' for n in missing)}",
+            )
+        return Meaning.of(target, settings, dims, frozenset(present))
+
+    def prove(
+        self,
+        target: str | Target | None = None,
+        *,
+        backend: str = "auto",
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> Report:
+        """The verdict on every access and obligation of one variant, with the reason: ``print(kernel.prove())``, ``.table()``, ``.ok``.
+
+        ``values`` as for ``compile``; ``target`` is "cuda:sm_90" where left out. ``allow="unknown"``: what the prover cannot settle counts as
+        settled. A refuted kernel gives a report too, whose ``raise_for_refuted`` raises. A program's has those of its kernels (``.calls``), each
+        under the variant that the program fixes. Raises NsaError for a kernel with other errors.
+        """
+        meaning, choice = self._variant(target, values, backend, schedule, allow)
+        return self.report(meaning, choice, choice.allow_unknown)
+
+    @abstractmethod
+    def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
+        """The verdicts on one variant."""
+
+    def _variant(
+        self,
+        target: str | Target | None,
+        values: Mapping[str, Any],
+        backend: str,
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None,
+        allow: Literal["unknown"] | None,
+    ) -> tuple[Meaning, Choice]:
+        """What ``compile`` and ``prove`` are asked for."""
+        meaning = self.meaning(parse_target("cuda:sm_90" if target is None else str(target)), values)
+        return meaning, Choice(
+            choose_backend(backend, meaning.target),
+            pinned=pins_of(schedule),
+            allow_unknown=allows_unknown(self.unit.name, allow),
+        )
+
+    @property
+    def signature(self) -> Signature:
+        """Parameters and dimensions, const parameters at their defaults."""
+        return self.launcher.signature_without_constants()
+
+    def check(self, target: str | Target = "cuda:sm_90") -> None:
+        """Type-check the whole file for a target, at defaults, with all optional parameters and with none. Raises NsaError with all errors."""
+        from nsalang.types import typecheck
+
+        typecheck.check_file(self.unit.file, parse_target(str(target)), self.unit.captured)
+
+    def __repr__(self) -> str:
+        return f"<nsalang {self.kind} {self.__name__}{self.__signature__}>"
+
+
+class Kernel(Entry):
+    """A kernel: see ``Entry`` for its calls."""
+
+    launcher: Launcher
+
+    def __init__(self, unit: Unit, options: Options = DEFAULT) -> None:
+        super().__init__(unit, Launcher(unit, Parameters.of(unit.function)), options)
+
+    def compile(
+        self,
+        *,
+        target: str | Target | None = None,
+        backend: str = "auto",
+        schedule: Mapping[str, int | str] | None = None,
+        wide: bool = False,
+        aligned: bool = True,
+        exact: bool = True,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> Compiled:
+        """One variant, for a target that need not be there ("cuda:sm_90" where left out). ``values``: const and dtype parameters,
+        specialised dimensions, and True for each optional parameter that is present. ``wide``: offsets of 64 bits; ``aligned``: addresses and
+        strides divide by 16 bytes; ``exact``: what the kernel hoists (``.kernel.hoists``) holds. A launch picks them; the defaults are the
+        fastest. ``allow``: as for a call.
+
+        Raises NsaError: NSA0501 for a name that is none of these, NSA0518 for a specialised dimension that is missing.
+        """
+        meaning, choice = self._variant(target, values, backend, schedule, allow)
+        return self.launcher.compiled(meaning, replace(choice, wide=wide, aligned=aligned, exact=exact))
+
+    def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
+        from nsalang.report.rows import report_on
+
+        return report_on(self.unit, meaning, choice, allow_unknown)
+
+
+class Program(Entry):
+    """A program, which calls kernels of its file: see ``Entry`` for its own calls. ``schedule`` pins axes of all its kernels, or of one:
+    ``{"combine": {"h": 16}}``."""
+
+    kind = "program"
+    launcher: ProgramLauncher
+
+    def __init__(self, unit: Unit, kernels: Mapping[str, Kernel], options: Options = DEFAULT) -> None:
+        from nsalang.launch.sequence import ProgramLauncher
+
+        launchers = {name: kernel.launcher for name, kernel in kernels.items()}
+        super().__init__(unit, ProgramLauncher(unit, Parameters.of(unit.function), launchers), options)
+
+    def compile(
+        self,
+        *,
+        target: str | Target | None = None,
+        backend: str = "auto",
+        schedule: Mapping[str, int | str | Mapping[str, int | str]] | None = None,
+        wide: bool = False,
+        aligned: bool = True,
+        exact: bool = True,
+        allow: Literal["unknown"] | None = None,
+        **values: Any,
+    ) -> CompiledProgram:
+        """One variant, for a target that need not be there ("cuda:sm_90" where left out): every call with the name of its kernel and that
+        kernel's variant. Options and ``values`` as for ``Kernel.compile``; constants and dimensions of the kernels follow from the program's."""
+        meaning, choice = self._variant(target, values, backend, schedule, allow)
+        return self.launcher.compiled(meaning, replace(choice, wide=wide, aligned=aligned, exact=exact))
+
+    def report(self, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
+        from nsalang.report.rows import report_on_calls
+
+        return report_on_calls(self.launcher, meaning, choice, allow_unknown)
+
+
+def _python_signature(function: syntax.Function) -> inspect.Signature:
+    """A signature for ``help``: annotations as written; validation is off because an optional parameter may come before a required one."""
+    made: list[inspect.Parameter] = []
+    by_name: list[inspect.Parameter] = []
+    for parameter in function.parameters:
+        is_output = annotation_of(parameter).role == "out"
+        default: Any = inspect.Parameter.empty
+        if is_output or parameter.optional:
+            default = None
+        elif parameter.default is not None:
+            default = _Text(parameter.default.span.text)
+        kind = inspect.Parameter.KEYWORD_ONLY if is_output else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert parameter.annotation is not None
+        annotation = _Text(parameter.annotation.span.text + (" | None" if parameter.optional else ""))
+        (by_name if is_output else made).append(inspect.Parameter(parameter.name, kind, default=default, annotation=annotation))
+    return inspect.Signature([*made, *by_name], __validate_parameters__=False)
+
+
+class _Text:
+    """Source text that prints as itself."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Module:
+    """The kernels and programs of one file, by name as attributes."""
+
+    def __init__(self, file: syntax.File) -> None:
+        from nsalang.types.missing_grid import check_grids
+        from nsalang.types.typecheck import kernel_names, program_names
+
+        check_grids(file)
+        kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
+        found = {name: Program(Unit(file, name), kernels) for name in program_names(file)}
+        self._entries: dict[str, Kernel | Program] = {
+            n: kernels[n] if n in kernels else found[n] for n in functions(file) if n in kernels or n in found
+        }
+        self._others = tuple(name for name in functions(file) if name not in self._entries)
+        self._helpers = tuple(name for name in self._others if is_helper(functions(file)[name]))
+        self._name = file.source.name
+
+    def __getattr__(self, name: str) -> Any:
+        entries: dict[str, Kernel | Program] = self.__dict__.get("_entries", {})
+        if name in entries:
+            return entries[name]
+        file = self.__dict__.get("_name")
+        if name in self.__dict__.get("_others", ()):
+            kind = "it is a helper, which returns values" if name in self.__dict__.get("_helpers", ()) else "it calls no kernel either"
+            raise AttributeError(f"'{name}' of {file} has no grid: {kind}")
+        near = difflib.get_close_matches(name, entries, 1, 0.6)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise AttributeError(f"{file} has no kernel '{name}' (it has {', '.join(entries) or 'none'}){hint}")
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[Kernel | Program]:
+        return iter(self._entries.values())
+
+    def __repr__(self) -> str:
+        return f"<nsalang module {self._name}: {', '.join(self._entries)}>"
+
+
+def load(path: str | PathLike[str]) -> Module:
+    """The kernels of a ``.nsa`` file; nothing is compiled yet. Raises NsaError for a file that is missing, not UTF-8, empty or wrong."""
+    from nsalang.syntax.parser import parse, read_source
+
+    return Module(parse(read_source(str(path))))
+
+
+def load_text(text: str, name: str = "<string>") -> Module:
+    """The kernels of a text; ``name`` stands in its messages. Raises NsaError for what is no text, or a wrong one."""
+    from nsalang.syntax.parser import parse
+
+    if not isinstance(text, str):
+        raise NsaError.at("NSA0504", f"load_text takes the text of kernels, not {shown(text)}")
+    return Module(parse(Source(text, name)))
+
+
+@overload
+def jit(function: Callable[..., Any], /) -> Kernel: ...
+@overload
+def jit(
+    *,
+    backend: str = "auto",
+    target: str | Target | None = None,
+    schedule: Mapping[str, int | str] | None = None,
+    allow: Literal["unknown"] | None = None,
+    deterministic: bool | None = None,
+    check: bool | None = None,
+) -> Callable[[Callable[..., Any]], Kernel]: ...
+def jit(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    backend: str = "auto",
+    target: str | Target | None = None,
+    schedule: Mapping[str, int | str] | None = None,
+    allow: Literal["unknown"] | None = None,
+    deterministic: bool | None = None,
+    check: bool | None = None,
+) -> Kernel | Callable[[Callable[..., Any]], Kernel]:
+    """Make a kernel of a Python function: its text is read and parsed, and it is never run by Python. Options become defaults of its calls.
+
+    Plain numbers, bools and dtypes of the enclosing scope are captured, as they are now. Raises NsaError for wrong syntax; types are
+    checked at the first use, or by ``check``.
+    """
+    name = getattr(function, "__name__", "jit")
+    options = options_of(name, DEFAULT, backend, target, schedule, allow, deterministic, check)
+    if function is None:
+        return lambda f: _kernel(f, options)
+    return _kernel(function, options)
+
+
+def _kernel(function: Callable[..., Any], options: Options) -> Kernel:
+    from nsalang.syntax.capture import capture
+    from nsalang.syntax.parser import parse
+
+    source, captured = capture(function)
+    kernel = Kernel(Unit(parse(source), function.__name__, captured), options)
+    kernel.__module__ = function.__module__
+    kernel.__qualname__ = function.__qualname__
+    return kernel
+
+
+__all__ = ["Entry", "Kernel", "Module", "Program", "jit", "load", "load_text"]

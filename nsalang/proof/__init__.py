@@ -1,0 +1,1 @@
+"""A verdict on each obligation of a kernel."""

@@ -1,0 +1,116 @@
+"""Shapes of expressions: what a sum is made of, what a step adds, how big an expression is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from nsalang import ir
+from nsalang.base.dtypes import BOOL, DType
+
+LARGEST = 24
+"""Nodes of a float expression, or of an integer one that branches made, that are kept as they are."""
+
+
+def divided(node: ir.Expr) -> tuple[ir.Expr, ...]:
+    """Divisors in an expression are not 0, and what is split has parts: those are obligations of their own. What a ``where`` may skip is left out."""
+    found: list[ir.Expr] = []
+    if isinstance(node, ir.Where):
+        return divided(node.cond)
+    if isinstance(node, ir.Binary) and node.op in ("floordiv", "mod") and not isinstance(node.b, ir.Const):
+        found.append(ir.binary("ne", node.b, ir.Const(node.b.dtype, (), 0)))
+    if isinstance(node, ir.Load) and node.tensor == "border":
+        found += [ir.binary("le", ir.const(0), node.indices[0]), ir.binary("lt", ir.const(0), node.indices[1])]
+    for child in ir.children(node):
+        found += divided(child)  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def narrowed(x: ir.Expr, dtype: DType) -> bool:
+    """Whether a conversion inside, which is an obligation of its own, already made it fit."""
+    while isinstance(x, ir.Cast) and x.mode == "convert":
+        if x.dtype.kind == "signed" and x.dtype.bits <= dtype.bits:
+            return True
+        x = x.x
+    return False
+
+
+def tidy(e: ir.Expr) -> ir.Expr:
+    """A sum in which what cancels is gone and constants are one; anything else as it is."""
+    terms: dict[ir.Expr, int] = {}
+    constant = seen = 0
+
+    def gather(node: ir.Expr, factor: int) -> None:
+        nonlocal constant, seen
+        match node:
+            case ir.Binary(op="add" | "sub") if node.dtype.kind == "signed":
+                gather(node.a, factor)
+                gather(node.b, factor if node.op == "add" else -factor)
+            case ir.Const():
+                constant += factor * int(node.value)
+                seen += 1
+            case _:
+                terms[node] = terms.get(node, 0) + factor
+
+    gather(e, 1)
+    if all(terms.values()) and seen <= 1:
+        return e
+    found: ir.Expr | None = None
+    for term, factor in terms.items():
+        for _ in range(abs(factor)):
+            zero = ir.const(0) if factor < 0 and found is None else found
+            found = term if zero is None else ir.binary("add" if factor > 0 else "sub", zero, term)
+    if found is None:
+        return ir.const(constant)
+    return found if constant == 0 else ir.binary("add" if constant > 0 else "sub", found, ir.const(abs(constant)))
+
+
+def between(low: ir.Expr, x: ir.Expr, high: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
+    return ir.binary("le", low, x), ir.binary("le", x, high)
+
+
+def counted(x: ir.Expr) -> ir.Expr | None:
+    """The predicate that a sum of zeros and ones counts."""
+    match x:
+        case ir.Cast() if x.x.dtype is BOOL:
+            return x.x
+        case ir.Where(a=ir.Const(value=1), b=ir.Const(value=0)):
+            return x.cond
+        case ir.Cast() if x.dtype.is_integer and x.x.dtype.is_integer:
+            return counted(x.x)
+    return None
+
+
+def added(step: ir.Expr, symbol: ir.Expr) -> ir.Expr | None:
+    """``e`` where the step is ``symbol + e``."""
+    if isinstance(step, ir.Binary) and step.op == "add":
+        return step.b if step.a == symbol else step.a if step.b == symbol else None
+    return None
+
+
+def scaled(x: ir.Expr, factor: ir.Expr) -> ir.Expr:
+    return x if factor == ir.const(1) else ir.binary("mul", x, factor)
+
+
+def added_one(step: ir.Expr, symbol: ir.Expr) -> ir.Expr | None:
+    """The predicate under which a step adds 1 to ``symbol``, and otherwise nothing."""
+    if isinstance(step, ir.Where):
+        one = added(step.a, symbol)
+        return step.cond if step.b == symbol and isinstance(one, ir.Const) and one.value == 1 else None
+    more = added(step, symbol)
+    return None if more is None else counted(more)
+
+
+def replace_terms(node: ir.Expr, values: Mapping[ir.Load, ir.Load]) -> ir.Expr:
+    """Unknowns replaced by others."""
+    return ir.rewrite(node, lambda n: values.get(n, n) if isinstance(n, ir.Load) else n)
+
+
+def size(node: ir.Expr) -> int:
+    """How many nodes, counted up to a little more than matters."""
+    return sum(1 for _ in islice(ir.walk(node), 2 * LARGEST))
+
+
+def described(node: ir.Node) -> str:
+    """The text of a node, as the author wrote it."""
+    return node.span.text if node.span is not None else type(node).__name__.lower()

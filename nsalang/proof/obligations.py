@@ -1,0 +1,369 @@
+"""What must be shown of a kernel, collected from its untiled meaning: one symbolic walk that knows at each point which facts hold.
+
+``tile(M)`` contributes one index in ``0 .. M``. Variables are replaced by what they stand for (``symbols``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nsalang import ir
+from nsalang.base.dtypes import BOOL, I64
+from nsalang.base.source import Span
+from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST, conjuncts
+from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
+from nsalang.proof.lemmas import DIMS, substitute
+from nsalang.proof.loops import Carried, chain, counts, moved, moves
+from nsalang.proof.reason import every, implies, negated
+from nsalang.proof.symbols import Ranges, Symbols
+
+Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice", "order", "coverage", "hypotheses", "view", "overlap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range.
+    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`)."""
+
+    kind: Kind
+    what: str
+    facts: tuple[ir.Expr, ...]
+    goal: ir.Expr
+    span: Span | None
+    tensor: str = ""
+    position: int = 0
+    unguarded: tuple[ir.Expr, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A read or write with everything replaced down to symbols.
+
+    ``assumed`` holds of the kernel, ``conditions`` are what leads here (ranges, branches, guards): an access happens for every choice of index
+    variables that fulfils them. ``loops``: the sequential index variables around it. ``axes``: those of one execution of the statement.
+    """
+
+    node: ir.Load | ir.Store
+    tensor: str
+    indices: tuple[ir.Expr, ...]
+    assumed: tuple[ir.Expr, ...]
+    conditions: tuple[ir.Expr, ...]
+    loops: tuple[str, ...]
+    axes: tuple[str, ...]
+    ranges: tuple[Ranges, ...]
+
+    @property
+    def facts(self) -> tuple[ir.Expr, ...]:
+        """Everything that holds where the access runs."""
+        return (*self.assumed, *self.conditions)
+
+    @property
+    def is_store(self) -> bool:
+        return isinstance(self.node, ir.Store)
+
+
+Invariants = Callable[["Walk", ir.For, Ranges, tuple[Carried, ...], tuple[ir.Expr, ...]], tuple[ir.Expr, ...]]
+"""Conditions on the symbols (and the loop's index) that hold at the start of every iteration; the last argument is what holds in the body."""
+
+
+def _nothing(*_: object) -> tuple[ir.Expr, ...]:
+    return ()
+
+
+@dataclass(slots=True)
+class Walk(Symbols):
+    """A symbolic walk: also what holds here, and what was found."""
+
+    invariants: Invariants = _nothing
+    assumed: list[ir.Expr] = field(default_factory=list)
+    facts: list[ir.Expr] = field(default_factory=list)
+    loops: tuple[str, ...] = ()
+    accesses: list[Access] = field(default_factory=list)
+    obligations: list[Obligation] = field(default_factory=list)
+    quiet: bool = False
+
+    def known(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
+        """What leads here; of a span only where one of its lanes is spoken of, for it may have none."""
+        return self._with_ranges(list(self.facts), set(self.scope), about, axes)
+
+    def _with_ranges(self, found: list[ir.Expr], seen: set[str], about: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> tuple[ir.Expr, ...]:
+        """Facts, and those of the ranges of what they and ``about`` speak of."""
+        pending = [*axes, *(n.name for e in (*found, *about) for n in ir.walk(e) if isinstance(n, ir.Index))]
+        while pending:
+            name = pending.pop()
+            if name not in seen and name in self.ranges:
+                seen.add(name)
+                made = self.ranges[name].facts()
+                found.extend(made)
+                pending += [n.name for e in made for n in ir.walk(e) if isinstance(n, ir.Index)]
+        return tuple(found)
+
+    # ----------------------------------------------------------------------------------------------------------- statements
+
+    def block(self, statements: tuple[ir.Stmt, ...]) -> None:
+        for s in statements:
+            self.statement(s)
+
+    def statement(self, s: ir.Stmt) -> None:
+        match s:
+            case ir.Assign():
+                self.look(s.value)
+                value = self.resolve(s.value)
+                small = s.value.dtype is BOOL or s.value.dtype.is_integer or size(value) <= LARGEST
+                self.values[s.name] = value if small else self.unknown(ir.plain(s.name), s.value.dtype, s.value.axes)
+            case ir.Store():
+                self._store(s)
+            case ir.SpanAxis():
+                self.look(s.start)
+                start = self.resolve(s.start)
+                if s.stop is not None:
+                    self.look(s.stop)
+                stop = tidy(ir.binary("add", start, ir.const(s.length)))
+                self.ranges[s.axis] = Ranges(s.axis, start, stop, None if s.stop is None else self.resolve(s.stop), whole=True)
+            case ir.If():
+                self._branch(s)
+            case ir.For():
+                self._loop(s)
+
+    def enter(self, made: Ranges) -> None:
+        """An index variable of the grid or of a loop, which has a value wherever its body runs."""
+        self.ranges[made.name] = made
+        self.scope = (*self.scope, made.name)
+        self.facts.extend(made.facts())
+
+    def _store(self, s: ir.Store) -> None:
+        count = len(self.facts)
+        if s.guard is not None:
+            self.look(s.guard)
+            self.facts.append(self.resolve(s.guard))
+        for i in s.indices:
+            self.look(i)
+        self.look(s.value)
+        self._access(s, s.tensor, s.indices, s.axes)
+        del self.facts[count:]
+        self.epoch += 1
+
+    def _branch(self, s: ir.If) -> None:
+        self.look(s.cond)
+        condition = self.resolve(s.cond)
+        before, count, epoch = dict(self.values), len(self.facts), self.epoch
+        self.facts.append(condition)
+        self.block(s.body)
+        then = self.values
+        del self.facts[count:]
+        self.values = dict(before)
+        self.facts.append(negated(condition))
+        self.epoch += self.epoch != epoch
+        self.block(s.orelse)
+        del self.facts[count:]
+        self.epoch += self.epoch != epoch
+        merged: dict[str, ir.Expr] = {}
+        for name in before:
+            a, b = then.get(name, before[name]), self.values.get(name, before[name])
+            merged[name] = a if a == b else self._either(name, condition, a, b)
+        self.values = merged
+
+    def _either(self, name: str, condition: ir.Expr, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+        axes = ir.join(a.axes, b.axes)
+        if size(a) + size(b) <= LARGEST:
+            return ir.Where(a.dtype, ir.join(condition.axes, axes), condition, a, b)
+        made = self.unknown(ir.plain(name), a.dtype, axes)
+        if a.dtype.is_integer or a.dtype is BOOL:
+            self.define(made, (implies(condition, ir.binary("eq", made, a)), implies(negated(condition), ir.binary("eq", made, b))))
+        return made
+
+    def _loop(self, s: ir.For) -> None:
+        self.look(s.lo)
+        self.look(s.hi)
+        r = Ranges(s.index, self.resolve(s.lo), self.resolve(s.hi))
+        outside, count, entered, scope, loops = self.known(r.start, r.stop), len(self.facts), dict(self.values), self.scope, self.loops
+        self.epoch += 1
+        self.enter(r)
+        self.facts += (*divided(r.start), *divided(r.stop))
+        self.loops = (*loops, s.index)
+        names = [n for n in s.carried if n in entered]
+        symbols = {n: self.unknown(ir.plain(n), entered[n].dtype, self.own_axes(entered[n])) for n in names}
+        self.uniform |= {(v.tensor, s.index) for v in symbols.values()}
+        carried = self._probe(s, symbols, entered) if any(entered[n].dtype.kind == "signed" for n in names) else ()
+        chained = {c.name: made for c in carried if (made := chain(self, s, r, c)) is not None}
+        plain = [c for c in carried if c.name not in chained]
+        by = {c.name: ends for c in plain if (ends := moves(self, s, r, c)) is not None}
+        for c in plain:
+            if c.name in by:
+                self.limits[c.symbol.tensor] = moved(self, c.entry, by[c.name])
+        before = tuple(self.facts)
+        found = self.invariants(self, s, r, tuple(plain), before) if plain else ()
+        for c in plain:
+            self.define(c.symbol, tuple(implies(every(before), f) for f in found if c.symbol in ir.walk(f)))
+        self.values |= symbols | {n: made.inside for n, made in chained.items()}
+        seen, numbers, memo = (len(self.accesses), len(self.obligations)), (self.fresh, self.epoch), dict(self.memo)
+        self.block(s.body)
+        if any(counts(self, s, made, self.values[n]) != made.flag for n, made in chained.items()):
+            self._back(seen, numbers, memo)
+            self.chains = [c for c in self.chains if c[0] != s.index]
+            self.values = {**entered, **symbols}
+            for n in chained:
+                self.define(symbols[n], ())
+            chained = {}
+            self.block(s.body)
+        self.scope, self.loops = scope, loops
+        del self.facts[count:]
+        self.epoch += 1
+        left = {n: self.unknown(ir.plain(n), symbols[n].dtype, self.own_axes(entered[n])) for n in names if n not in chained}
+        self.values = {**entered, **left, **{n: made.after for n, made in chained.items()}}
+        for c in plain:
+            if c.name in by:
+                self.limits[left[c.name].tensor] = moved(self, c.entry, by[c.name])
+                self.changes[left[c.name].tensor] = (c.entry, by[c.name])
+            facts = []
+            for f in found:
+                if c.symbol in ir.walk(f):
+                    f = replace_terms(f, {symbols[n]: left[n] for n in left})
+                    if s.kind == "range":
+                        f = substitute(f, {s.index: ir.binary("max", r.start, r.stop)})
+                    facts.append(implies(every(outside), f))
+            self.define(left[c.name], tuple(facts))
+
+    def _back(self, seen: tuple[int, int], numbers: tuple[int, int], memo: dict[object, ir.Expr]) -> None:
+        """Forget what came after."""
+        del self.accesses[seen[0] :], self.obligations[seen[1] :]
+        (self.fresh, self.epoch), self.memo = numbers, memo
+
+    def _probe(self, s: ir.For, symbols: Mapping[str, ir.Load], entered: Mapping[str, ir.Expr]) -> tuple[Carried, ...]:
+        """One iteration, run without a trace, to see what the carried variables become."""
+        state = (dict(self.values), self.fresh, self.epoch, self.quiet, dict(self.memo), list(self.chains))
+        lengths = len(self.facts), len(self.accesses), len(self.obligations)
+        self.quiet = True
+        self.values.update(symbols)
+        self.block(s.body)
+        made = tuple(Carried(n, symbols[n], entered[n], self.values[n]) for n in symbols if symbols[n].dtype.kind == "signed")
+        self.values, self.fresh, self.epoch, self.quiet, self.memo, self.chains = state
+        assert lengths == (len(self.facts), len(self.accesses), len(self.obligations))
+        return made
+
+    # ---------------------------------------------------------------------------------------------------------- expressions
+
+    def look(self, node: ir.Expr) -> None:
+        """The obligations of an expression: what is inside ``where`` has its condition as a fact."""
+        match node:
+            case ir.Where():
+                self.look(node.cond)
+                condition = self.resolve(node.cond)
+                self._under(condition, node.a)
+                self._under(negated(condition), node.b)
+                return
+            case ir.Load() | ir.Search():
+                count = len(self.facts)
+                if node.guard is not None:
+                    self.facts.append(self.resolve(node.guard))
+                if isinstance(node, ir.Search):
+                    self.look(node.x)
+                else:
+                    for i in node.indices:
+                        self.look(i)
+                    self._access(node, node.tensor, node.indices, node.axes)
+                del self.facts[count:]
+                return
+            case ir.Border():
+                goal = every((ir.binary("le", ir.const(0), self.resolve(node.n)), ir.binary("lt", ir.const(0), self.resolve(node.parts))))
+                self._oblige("divisor", node, goal)
+            case ir.Binary(op="floordiv" | "mod"):
+                self._oblige("divisor", node, ir.binary("ne", self.resolve(node.b), ir.Const(node.b.dtype, (), 0)))
+            case ir.Binary(op="shl" | "shr"):
+                amount = self.resolve(node.b)
+                zero, bits = ir.Const(amount.dtype, (), 0), ir.Const(amount.dtype, (), node.dtype.bits)
+                self._oblige("shift", node, ir.binary("and", ir.binary("le", zero, amount), ir.binary("lt", amount, bits)))
+            case ir.Cast() if node.mode == "convert" and node.dtype.kind == "signed" and node.x.dtype.is_integer:
+                low, high = int(node.dtype.min), int(node.dtype.max)
+                x = self.resolve(node.x)
+                if not (low <= node.x.dtype.min and node.x.dtype.max <= high) and not narrowed(x, node.dtype):
+                    if x.dtype.kind == "unsigned":
+                        fits: ir.Expr = ir.binary("le", x, ir.Const(x.dtype, (), high))
+                    else:
+                        fits = every(between(ir.Const(x.dtype, (), low), x, ir.Const(x.dtype, (), high)))
+                    self._oblige("fits", node, fits)
+        if node.dtype is I64 and isinstance(node, (ir.Binary, ir.Unary, ir.Reduce, ir.Scan)):
+            self._stays(node)
+        for child in ir.children(node):
+            self.look(child)  # type: ignore[arg-type]
+
+    def _stays(self, node: ir.Expr) -> None:
+        """An integer that may leave 64 bits, where the ends of what it is made of do not exclude it."""
+        if isinstance(node, ir.Binary) and node.op not in ("add", "sub", "mul", "shl"):
+            return
+        made = self.resolve(node)
+        if isinstance(node, ir.Reduce):
+            assert isinstance(made, ir.Load)
+            low, high = self.limits.get(made.tensor, self.ends(made))
+        elif isinstance(node, ir.Scan):
+            each, r = self.ends(self.resolve(node.x)), self.ranges[node.over]
+            lanes = self.ends(r.stop)[1] - self.ends(r.start)[0] if r.whole else LONGEST_TILE
+            low, high = min(0, each[0] * lanes), max(0, each[1] * lanes)
+        else:
+            low, high = self.ends(made)
+        if low < LEAST or high > MOST:
+            parts = (made.a, made.b) if isinstance(made, ir.Binary) else ()
+            beyond = [p for p in parts if self.ends(p)[0] < LEAST or self.ends(p)[1] > MOST]
+            stay = tuple(f for p in beyond for f in between(ir.const(LEAST), p, ir.const(MOST)))
+            self._oblige("overflow", node, every(between(ir.const(LEAST), made, ir.const(MOST))), (*self._huge(), *stay))
+
+    def _huge(self) -> tuple[ir.Expr, ...]:
+        """No extent reaches 2**48: memory is smaller, and the launch refuses it where strides of 0 would allow it."""
+        extents = [ir.Dim(I64, (), d) for d in self.kernel.dims]
+        extents += [e for t in self.kernel.tensors for e in t.shape if not isinstance(e, (ir.Dim, ir.Const))]  # type: ignore[misc]
+        return tuple(ir.binary("lt", e, ir.const(DIMS)) for e in extents)
+
+    def _under(self, condition: ir.Expr, node: ir.Expr) -> None:
+        self.facts.append(condition)
+        self.look(node)
+        self.facts.pop()
+
+    def _oblige(self, kind: Kind, node: ir.Expr, goal: ir.Expr, more: tuple[ir.Expr, ...] = ()) -> None:
+        if not self.quiet:
+            sane = () if kind == "divisor" else divided(goal)
+            facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
+            made = Obligation(kind, described(node), facts, goal, node.span)
+            if made not in self.obligations[-2:]:  # both ends of one split ask the same
+                self.obligations.append(made)
+
+    def _access(self, node: ir.Load | ir.Store, tensor: str, indices: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> None:
+        if self.quiet:
+            return
+        resolved = tuple(tidy(self.resolve(i)) for i in indices)
+        conditions = (*self.known(*resolved, axes=axes), *(f for i in resolved for f in divided(i)))
+        made = Access(node, tensor, resolved, tuple(self.assumed), conditions, self.loops, axes, tuple(self.ranges.values()))
+        self.accesses.append(made)
+        unguarded = (*self.assumed, *self._with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
+        for position, (i, extent) in enumerate(zip(resolved, self.kernel.tensor(tensor).shape, strict=True)):
+            goal = ir.binary("and", ir.binary("le", ir.const(0), i), ir.binary("lt", i, extent))
+            self.obligations.append(Obligation("range", described(node), made.facts, goal, node.span, tensor, position, unguarded))
+
+
+def counts_lanes(node: ir.Node) -> bool:
+    """Whether a load is guarded by what it asks of lanes that it lacks: whether any of them is looked at."""
+    return isinstance(node, ir.Load) and node.guard is not None and any(isinstance(n, ir.Reduce) for n in ir.walk(node.guard))
+
+
+def start(kernel: ir.Kernel, invariants: Invariants) -> Walk:
+    """A walk before the first statement: dimensions, requirements and the grid are known."""
+    stores = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)]
+    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores), invariants=invariants)
+    walk.book.kernel = kernel
+    walk.assumed += hypotheses(kernel)
+    for g in kernel.grid:
+        walk.enter(Ranges(g.name, ir.const(0), walk.resolve(g.extent)))
+    return walk
+
+
+def hypotheses(kernel: ir.Kernel) -> list[ir.Expr]:
+    """What holds of every launch: dimensions and extents are not negative, and the requirements are checked."""
+    zero = ir.const(0)
+    found: list[ir.Expr] = [ir.binary("ge", ir.Dim(I64, (), d), zero) for d in kernel.dims]
+    found += [c for r in kernel.requires for c in conjuncts(r.condition)]
+    shapes = [e for t in kernel.tensors for e in t.shape]
+    found += [
+        ir.binary("ge", e, zero) for e in dict.fromkeys(shapes) if any(isinstance(n, ir.Binary) and n.op == "sub" for n in ir.walk(e))
+    ]
+    return found

@@ -1,0 +1,430 @@
+"""The one place that talks to Z3: integer and bool IR in, a verdict out.
+
+Integers are mathematical. Each query has a context of its own, a fixed seed and a resource limit (never a clock), so that a verdict does not
+depend on what was asked before. Division and modulo floor, as the language says: Z3's are Euclidean, which is the same for a positive divisor,
+and a divisor that may be negative is spelled out. What cannot be expressed (floats, reductions) is an unknown of its own: that can only lose
+facts, so PROVED stays sound, and a counterexample is replayed before anybody is told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from nsalang import ir
+from nsalang.base.dtypes import BOOL, DType
+
+if TYPE_CHECKING:
+    import z3
+
+Answer = Literal["proved", "refuted", "unknown"]
+LIMIT = 500_000
+"""Z3's resource units for one query; good encodings stay under 45,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What Z3 said: ``seconds`` of the clock it took, ``model`` gives integer and bool symbols (and tensor elements, as ``name[1, 2]``) where it is refuted."""
+
+    answer: Answer
+    units: int
+    seconds: float = 0.0
+    model: Mapping[str, int] = field(default_factory=dict)
+    reason: str = ""
+
+
+def prove(facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], limit: int = LIMIT, small: int | None = None) -> Outcome:
+    """Whether the facts imply the goal, for all integers.
+
+    ``dtypes``: element types of tensors and scalars by name, whose ranges are facts. ``small``: look for a counterexample in which every symbol
+    is at most this (a refutation only: "proved" then means that there is no small one).
+    Linear first, with products named and ordered by lemmas; where that does not prove it, and for a small counterexample, with true products.
+    """
+    import z3
+
+    units, seconds, context = 0, 0.0, z3.Context()
+    for linear in (True, False) if small is None else (False,):
+        encoder, clauses = _encoded(facts, goal, dtypes, linear, context)
+        exact = not encoder.products
+        solver = encoder.solver(limit)
+        for clause in clauses:
+            solver.add(clause)
+        if small is not None:
+            for symbol in encoder.integers.values():
+                solver.add(symbol <= small, symbol >= -small)
+        began = time.perf_counter()
+        answer = solver.check()
+        seconds += time.perf_counter() - began
+        units = spent(solver)
+        if answer == z3.unsat:
+            return Outcome("proved", units, seconds)
+        if not exact:
+            continue  # a model of the lemmas may give products wrong values
+        if answer == z3.sat:
+            return Outcome("refuted", units, seconds, encoder.read(solver.model()))
+        return Outcome("unknown", units, seconds, reason=solver.reason_unknown())
+    raise AssertionError("true products are exact")
+
+
+def _encoded(
+    facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], linear: bool, context: z3.Context
+) -> tuple[Encoder, list[Any]]:
+    import z3
+
+    encoder = Encoder(context, dtypes, linear)
+    clauses = [encoder.boolean(f) for f in facts]
+    negated = z3.Not(encoder.boolean(goal))
+    return encoder, [*clauses, *encoder.definitions(), negated]
+
+
+def spent(solver: Any) -> int:
+    """The resource units that all solvers of its context took."""
+    statistics = solver.statistics()
+    return statistics.get_key_value("rlimit count") if "rlimit count" in statistics.keys() else 0  # noqa: SIM118 (not a dict)
+
+
+@dataclass(slots=True)
+class Cost:
+    """What several queries took: resource units, and seconds of the clock."""
+
+    units: int = 0
+    seconds: float = 0.0
+
+
+def following(
+    facts: Sequence[ir.Expr], goals: Sequence[ir.Expr], dtypes: Mapping[str, DType], cost: Cost, limit: int = LIMIT
+) -> set[ir.Expr]:
+    """Those of the goals that follow from the facts. One context for all of them, in which a counterexample rules out every goal that it breaks.
+    What it takes is added to ``cost``."""
+    import z3
+
+    encoder = Encoder(z3.Context(), dtypes, linear=True)
+    solver = encoder.solver(limit)
+    clauses = [encoder.boolean(f) for f in facts]
+    left = {goal: encoder.boolean(goal) for goal in dict.fromkeys(goals)}
+    for clause in (*clauses, *encoder.definitions()):
+        solver.add(clause)
+
+    def check(term: Any) -> Any:
+        began = time.perf_counter()
+        answer = solver.check(term)
+        cost.seconds += time.perf_counter() - began
+        return answer
+
+    found: set[ir.Expr] = set()
+    while left:
+        answer = check(z3.Or(*(z3.Not(term) for term in left.values())))
+        if answer == z3.unsat:
+            found = set(left)
+            break
+        if answer != z3.sat:
+            found = {goal for goal, term in left.items() if check(z3.Not(term)) == z3.unsat}
+            break
+        model = solver.model()
+        broken = [goal for goal, term in left.items() if not z3.is_true(model.eval(term, model_completion=True))]
+        if not broken:
+            break
+        for goal in broken:
+            del left[goal]
+    cost.units += spent(solver)
+    return found
+
+
+def settling(
+    facts: Sequence[ir.Expr], goal: ir.Expr, candidates: Sequence[ir.Expr], dtypes: Mapping[str, DType], limit: int = LIMIT
+) -> list[ir.Expr]:
+    """Those of the candidates that, as one more fact each, let the goal follow. One context for all of them."""
+    import z3
+
+    context, found = z3.Context(), set[ir.Expr]()
+    for linear in (True, False):
+        encoder = Encoder(context, dtypes, linear)
+        terms = {c: encoder.boolean(c) for c in candidates if c not in found}
+        clauses = [*(encoder.boolean(f) for f in facts), z3.Not(encoder.boolean(goal))]
+        solver = encoder.solver(limit)
+        for clause in (*clauses, *encoder.definitions()):
+            solver.add(clause)
+        found |= {c for c, term in terms.items() if solver.check(term) == z3.unsat}
+        if not encoder.products:
+            break
+    return [c for c in candidates if c in found]
+
+
+def text(facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType]) -> str:
+    """The query as SMT-LIB 2, with true products, for any solver: ``unsat`` says that the facts imply the goal."""
+    import z3
+
+    encoder, clauses = _encoded(facts, goal, dtypes, False, z3.Context())
+    solver = encoder.solver(LIMIT)
+    for clause in clauses:
+        solver.add(clause)
+    lines = [line for line in solver.to_smt2().splitlines() if not line.startswith((";", "(set-info"))]
+    return "\n".join(["(set-logic QF_UFNIA)", *lines, ""])
+
+
+def version() -> str:
+    """Z3's version: a part of the cache key."""
+    import z3
+
+    return z3.get_version_string()  # type: ignore[no-any-return]
+
+
+SPELLINGS = str.maketrans({" ": "!", "#": "$", "'": "~", "·": "^"})
+
+
+def spelled(name: str) -> str:
+    """A name as a simple symbol of SMT-LIB; different names stay different."""
+    found = name.translate(SPELLINGS)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "~!@$%^&*_-+=<>.?/") else f"%{ord(c):x}%" for c in found)
+
+
+class Encoder:
+    """IR to Z3 in one context. ``linear``: a product of two unknowns is a new unknown, and lemmas order such products."""
+
+    def __init__(self, context: z3.Context, dtypes: Mapping[str, DType], linear: bool) -> None:
+        self.context = context
+        self.dtypes = dtypes
+        self.linear = linear
+        self.integers: dict[str, Any] = {}
+        self.booleans: dict[str, Any] = {}
+        self.functions: dict[str, Any] = {}
+        self.elements: dict[ir.Expr, Any] = {}
+        self.opaque: dict[ir.Expr, Any] = {}
+        self.products: dict[tuple[str, str], tuple[Any, Any, Any]] = {}
+        self.quotients: dict[ir.Expr, tuple[Any, Any]] = {}
+        self.facts: list[Any] = []
+        self.encoded: dict[ir.Expr, Any] = {}
+
+    def solver(self, limit: int) -> Any:
+        """A solver with a resource limit for each check, and a fixed seed."""
+        import z3
+
+        made = z3.Solver(ctx=self.context)
+        made.set("rlimit", limit)
+        made.set("random_seed", 0)
+        return made
+
+    # ------------------------------------------------------------------------------------------------------------- symbols
+
+    def symbol(self, name: str) -> Any:
+        import z3
+
+        if name not in self.integers:
+            self.integers[name] = z3.Int(spelled(name), self.context)
+        return self.integers[name]
+
+    def flag(self, name: str) -> Any:
+        import z3
+
+        if name not in self.booleans:
+            self.booleans[name] = z3.Bool(spelled(name), self.context)
+        return self.booleans[name]
+
+    def unknown(self, node: ir.Expr) -> Any:
+        """A value of which no more than its dtype is known; equal expressions are equal unknowns."""
+        if node not in self.opaque:
+            name = f"?{len(self.opaque)}"
+            self.opaque[node] = self.flag(name) if node.dtype is BOOL else self._ranged(self.symbol(name), node.dtype)
+        return self.opaque[node]
+
+    def _ranged(self, symbol: Any, dtype: DType) -> Any:
+        if dtype.is_integer:
+            self.facts += [symbol >= int(dtype.min), symbol <= int(dtype.max)]
+        return symbol
+
+    def _number(self, value: int) -> Any:
+        import z3
+
+        return z3.IntVal(value, self.context)
+
+    # --------------------------------------------------------------------------------------------------------- expressions
+
+    def boolean(self, node: ir.Expr) -> Any:
+        """A bool expression."""
+        if node not in self.encoded:
+            self.encoded[node] = self._boolean(node)
+        return self.encoded[node]
+
+    def integer(self, node: ir.Expr) -> Any:
+        """An integer expression."""
+        if node not in self.encoded:
+            self.encoded[node] = self._integer(node)
+        return self.encoded[node]
+
+    def _boolean(self, node: ir.Expr) -> Any:
+        import z3
+
+        assert node.dtype is BOOL, node
+        match node:
+            case ir.Const():
+                return z3.BoolVal(bool(node.value), self.context)
+            case ir.Var() | ir.Scalar():
+                return self.flag(node.name)
+            case ir.Unary(op="not"):
+                return z3.Not(self.boolean(node.x))
+            case ir.Where():
+                return z3.If(self.boolean(node.cond), self.boolean(node.a), self.boolean(node.b))
+            case ir.Binary() if node.a.dtype is BOOL and node.op in ("and", "or", "xor", "eq", "ne"):
+                a, b = self.boolean(node.a), self.boolean(node.b)
+                return {"and": z3.And, "or": z3.Or, "xor": z3.Xor, "ne": z3.Xor}[node.op](a, b) if node.op != "eq" else a == b
+            case ir.Binary() if node.op in ir.COMPARISONS and node.a.dtype.is_integer:
+                a, b = self.integer(node.a), self.integer(node.b)
+                table = {"lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b, "eq": a == b, "ne": a != b}
+                return table[node.op]
+            case ir.Load():
+                return self.element(node)
+            case ir.Full():
+                return self.boolean(node.value)
+        return self.unknown(node)
+
+    def _integer(self, node: ir.Expr) -> Any:
+        import z3
+
+        match node:
+            case ir.Const():
+                return self._number(int(node.value))
+            case ir.Dim() | ir.Index():
+                return self.symbol(node.name)
+            case ir.Var():
+                return self._ranged(self.symbol(node.name), node.dtype)
+            case ir.Scalar():
+                return self._ranged(self.symbol(node.name), self.dtypes.get(node.name, node.dtype))
+            case ir.Load():
+                return self.element(node)
+            case ir.Full():
+                return self.integer(node.value)
+            case ir.Where():
+                return z3.If(self.boolean(node.cond), self.integer(node.a), self.integer(node.b))
+            case ir.Unary(op="neg") if node.dtype.kind == "signed":
+                return -self.integer(node.x)
+            case ir.Unary(op="abs") if node.dtype.kind == "signed":
+                x = self.integer(node.x)
+                return z3.If(x < 0, -x, x)
+            case ir.Binary():
+                return self._binary(node)
+            case ir.Cast() if node.x.dtype is BOOL:
+                return z3.If(self.boolean(node.x), self._number(1), self._number(0))
+            case ir.Cast() if node.x.dtype.is_integer:
+                x = self.integer(node.x)
+                return x if node.mode != "wrap" and node.dtype.kind == "signed" else self._wrapped(x, node.dtype)
+        return self.unknown(node)
+
+    def _wrapped(self, x: Any, dtype: DType) -> Any:
+        low, size = int(dtype.min), 2**dtype.bits
+        return (x - low) % size + low
+
+    def _binary(self, node: ir.Binary) -> Any:
+        import z3
+
+        a, b = self.integer(node.a), self.integer(node.b)
+        constant = node.b.value if isinstance(node.b, ir.Const) else None
+        result: Any
+        match node.op:
+            case "add":
+                result = a + b
+            case "sub":
+                result = a - b
+            case "mul":
+                result = self._product(a, b)
+            case "min":
+                return z3.If(a < b, a, b)
+            case "max":
+                return z3.If(a < b, b, a)
+            case "floordiv":
+                return self._quotient(node, a, b)[0]
+            case "mod":
+                return self._quotient(node, a, b)[1]
+            case "shl" if isinstance(constant, int) and 0 <= constant < 64:
+                result = a * 2**constant
+            case "shr" if isinstance(constant, int) and 0 <= constant < 64:
+                return a / self._number(2**constant)
+            case "and" if isinstance(constant, int) and constant >= 0 and (constant & (constant + 1)) == 0:
+                return a % self._number(constant + 1)
+            case _:
+                return self.unknown(node)
+        return self._wrapped(result, node.dtype) if node.dtype.kind == "unsigned" else result
+
+    def _product(self, a: Any, b: Any) -> Any:
+        import z3
+
+        a, b = z3.simplify(a), z3.simplify(b)
+        if z3.is_int_value(a) or z3.is_int_value(b) or not self.linear:
+            return a * b
+        key = (str(a), str(b)) if str(a) <= str(b) else (str(b), str(a))
+        if key not in self.products:
+            x, y = (a, b) if str(a) <= str(b) else (b, a)
+            self.products[key] = (x, y, self.symbol(f"{key[0]}*{key[1]}"))
+        return self.products[key][2]
+
+    def _quotient(self, node: ir.Binary, a: Any, b: Any) -> tuple[Any, Any]:
+        """Floor division and its remainder."""
+        import z3
+
+        if z3.is_int_value(b) and b.as_long() > 0:
+            return a / b, a % b
+        key = ir.binary("floordiv", node.a, node.b)
+        if key not in self.quotients:
+            n = len(self.quotients)
+            q, r = self.symbol(f"quotient{n}"), self.symbol(f"remainder{n}")
+            self.facts.append(z3.Implies(b != 0, a == self._product(b, q) + r))
+            self.facts.append(z3.Implies(b > 0, z3.And(r >= 0, r < b)))
+            self.facts.append(z3.Implies(b < 0, z3.And(b < r, r <= 0)))
+            self.quotients[key] = (q, r)
+        return self.quotients[key]
+
+    def element(self, node: ir.Load) -> Any:
+        """An element of a tensor: a function of its indices, so that equal indices give equal elements."""
+        import z3
+
+        if node not in self.elements:
+            if node.dtype is not BOOL and not node.dtype.is_integer:
+                return self.unknown(node)
+            sort = z3.BoolSort(self.context) if node.dtype is BOOL else z3.IntSort(self.context)
+            indices = [self.integer(i) for i in node.indices]
+            if node.tensor not in self.functions:
+                self.functions[node.tensor] = z3.Function(spelled(node.tensor), *[z3.IntSort(self.context)] * len(indices), sort)
+            made = self.functions[node.tensor](*indices) if indices else self.unknown(node)
+            self.elements[node] = made if node.dtype is BOOL else self._ranged(made, node.dtype)
+        return self.elements[node]
+
+    # --------------------------------------------------------------------------------------------------------------- lemmas
+
+    def definitions(self) -> list[Any]:
+        """Ranges and quotients, and the lemmas that order the named products."""
+        import z3
+
+        found = list(self.facts)
+        if not self.linear:
+            return found
+        rows = list(self.products.values())
+        for x, y, xy in rows:
+            found += [z3.Implies(z3.And(x >= 0, y >= 0), xy >= 0), z3.Implies(z3.Or(x == 0, y == 0), xy == 0)]
+            found += [z3.Implies(x == 1, xy == y), z3.Implies(y == 1, xy == x)]
+            found += [z3.Implies(z3.And(x >= 0, y >= 1), xy >= x), z3.Implies(z3.And(y >= 0, x >= 1), xy >= y)]
+        for i, first in enumerate(rows):
+            for second in rows[i + 1 :]:
+                for a, c, ac in ((first[0], first[1], first[2]), (first[1], first[0], first[2])):
+                    for b, d, bd in ((second[0], second[1], second[2]), (second[1], second[0], second[2])):
+                        if c.eq(d):
+                            found += [
+                                z3.Implies(z3.And(c >= 0, a + 1 <= b), ac + c <= bd),
+                                z3.Implies(z3.And(c >= 0, b + 1 <= a), bd + c <= ac),
+                                z3.Implies(a == b, ac == bd),
+                            ]
+        return found
+
+    def read(self, model: Any) -> dict[str, int]:
+        """The symbols' values in a model, and the elements that were read."""
+        import z3
+
+        def value(term: Any) -> int:
+            got = model.eval(term, model_completion=True)
+            return int(z3.is_true(got)) if z3.is_bool(got) else got.as_long()
+
+        found = {name: value(symbol) for name, symbol in (*self.integers.items(), *self.booleans.items())}
+        for node, term in self.elements.items():
+            assert isinstance(node, ir.Load)
+            found[f"{node.tensor}[{', '.join(str(value(self.integer(i))) for i in node.indices)}]"] = value(term)
+        return found

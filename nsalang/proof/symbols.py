@@ -1,0 +1,302 @@
+"""Expressions over symbols: what the walk over a kernel makes of variables, elements, reductions and scans.
+
+What is no expression of dimensions, scalars, index variables and elements becomes an *unknown*: an element of an invented tensor (its name has a
+``#``) whose indices are the index variables on which it may depend, so that two executions can be told apart by replacing index variables. What
+is known of an unknown is its Definition; ``lemmas.complete`` puts it in for each element that occurs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from nsalang import ir
+from nsalang.base.dtypes import BOOL, I64, DType
+from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
+from nsalang.proof.forms import between, counted
+from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute
+from nsalang.proof.reason import every, implies, negated
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """The facts about one index variable: ``start <= index < stop``, and below ``extra`` too. ``whole``: a reduction over it sees all of it,
+    not just the block of a tile."""
+
+    name: str
+    start: ir.Expr
+    stop: ir.Expr
+    extra: ir.Expr | None = None
+    whole: bool = False
+
+    def facts(self, at: ir.Expr | None = None) -> tuple[ir.Expr, ...]:
+        here = at or index(self.name)
+        made = (ir.binary("le", self.start, here), ir.binary("lt", here, self.stop))
+        return made if self.extra is None else (*made, ir.binary("lt", here, self.extra))
+
+
+@dataclass(slots=True)
+class Symbols:
+    """What each variable stands for at a point of a kernel, and what is known of the unknowns. ``written``: the memory that some store writes.
+    ``scope``: the index variables of the grid and of the loops here. ``uniform``: unknowns that are the same for all lanes of one block of a
+    loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``limits``: the ends of
+    unknowns; ``lanes``: of what a sum adds for one lane of an axis; ``changes``: a loop's result as what it was before and the ends of the change."""
+
+    kernel: ir.Kernel
+    written: frozenset[str] = frozenset()
+    values: dict[str, ir.Expr] = field(default_factory=dict)
+    scope: tuple[str, ...] = ()
+    ranges: dict[str, Ranges] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
+    memo: dict[object, ir.Expr] = field(default_factory=dict)
+    chains: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    lanes: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
+    changes: dict[str, tuple[ir.Expr, tuple[int, int]]] = field(default_factory=dict)
+    uniform: set[tuple[str, str]] = field(default_factory=set)
+    fresh: int = 0
+    epoch: int = 0
+    counts: int = 0
+
+    def resolve(self, node: ir.Expr) -> ir.Expr:
+        """An expression over symbols alone."""
+
+        def rule(n: ir.Node) -> ir.Node:
+            match n:
+                case ir.Var():
+                    return self.values.get(n.name, n)
+                case ir.Index():
+                    return index(n.name)
+                case ir.Load():
+                    return self._element(n)
+                case ir.Search():
+                    return self._search(n)
+                case ir.Border():
+                    return lemma_name("border", I64, (n.n, n.parts, n.g))
+                case ir.Reduce():
+                    return self._reduction(n)
+                case ir.Scan():
+                    return self._scan(n)
+            return n
+
+        return ir.rewrite(node, rule)
+
+    def _element(self, n: ir.Load) -> ir.Expr:
+        memory = self.kernel.memory(n.tensor)
+        if memory not in self.written:
+            return replace(n, guard=None)
+        indices = (*n.indices, *(index(s) for s in self.scope))
+        return ir.Load(n.dtype, ir.join(*(i.axes for i in indices)), f"{n.tensor}@{self.epoch}#", indices)
+
+    def _search(self, n: ir.Search) -> ir.Expr:
+        if self.kernel.memory(n.tensor) in self.written or n.x.dtype.is_float:
+            extent = self.kernel.tensor(n.tensor).shape[0]
+            made = self.unknown("found", I64, n.x.axes)
+            self.define(made, (ir.binary("le", ir.const(0), made), ir.binary("le", made, extent)))
+            return made
+        return lemma_name(f"search {n.tensor}", I64, (n.x,))
+
+    def unknown(self, name: str, dtype: DType, axes: tuple[str, ...]) -> ir.Load:
+        """A new unknown, which depends on the instance, the iteration and the lane."""
+        self.fresh += 1
+        on = tuple(dict.fromkeys((*self.scope, *axes)))
+        tensor = f"{name}#{self.fresh}"
+        # The number may be a trial's, whose unknowns are gone.
+        for known in (self.book.definitions, self.limits, self.lanes, self.changes):
+            known.pop(tensor, None)
+        self.uniform -= {(tensor, a) for a in self.ranges}
+        return ir.Load(dtype, on, tensor, tuple(index(a) for a in on))
+
+    def define(self, made: ir.Load, facts: tuple[ir.Expr, ...], count: Count | None = None) -> None:
+        """What is known of an unknown, for all of its index variables."""
+        names = tuple(i.name for i in made.indices if isinstance(i, ir.Index))
+        self.book.definitions[made.tensor] = Definition(names, facts, count)
+
+    def _reduction(self, n: ir.Reduce) -> ir.Expr:
+        key = (n, self.scope)
+        flag = counted(n.x) if n.op == "sum" and n.dtype.kind == "signed" and len(n.over) == 1 else None
+        if flag is not None and self.ranges[n.over[0]].whole:
+            return self.count(self.ranges[n.over[0]], flag, n.axes)[1]
+        if key not in self.memo:
+            made = self.unknown(n.op, n.dtype, tuple(a for a in n.axes if a not in n.over))
+            self.memo[key] = made
+            self.define(made, *self._about(n, made))
+            self.limits[made.tensor] = self._reduced(n)
+            self.uniform |= {(made.tensor, axis) for axis in n.over}
+            if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
+                self.lanes[made.tensor] = (n.over[0], self.ends(n.x))
+        return self.memo[key]
+
+    def _reduced(self, n: ir.Reduce) -> tuple[int, int]:
+        if not n.dtype.is_integer:
+            return 0, 1
+        over = [self.ranges[a] for a in n.over]
+        if n.op in ("argmax", "argmin"):
+            return self.ends(index(n.over[0]))
+        low, high = self.ends(n.x)
+        if n.op == "absmax":
+            return 0, max(abs(low), abs(high))
+        if n.op == "sum":
+            lanes = prod(self.ends(r.stop)[1] - self.ends(r.start)[0] if r.whole else LONGEST_TILE for r in over)
+            return min(0, low * lanes), max(0, high * lanes)
+        return low, high
+
+    def _about(self, n: ir.Reduce, made: ir.Load) -> tuple[tuple[ir.Expr, ...], Count | None]:
+        """Facts about a reduction. Of a tile's axis only the lanes of one block are in it, which is never empty; of a span there may be none."""
+        over = [self.ranges[a] for a in n.over]
+        inside = tuple(f for r in over for f in r.facts())
+        here = every(inside)
+        exists = every(f for r in over for f in (r.facts(r.start) if r.whole else r.facts()))
+        lanes = {r.name: self.witness(made, r.name) for r in over}
+        within = tuple(substitute(f, lanes) for r in over for f in r.facts())
+        picked = substitute(n.x, lanes)
+        zero = ir.Const(n.dtype, (), 0)
+        match n.op:
+            case "any" if n.dtype is BOOL:
+                return (implies(made, every((*within, picked))), implies(every((here, n.x)), made)), None
+            case "all" if n.dtype is BOOL:
+                return (implies(every((here, made)), n.x), implies(negated(made), every((*within, negated(picked))))), None
+            case "max" | "min" if n.dtype.kind == "signed":
+                bound = ir.binary("le", n.x, made) if n.op == "max" else ir.binary("le", made, n.x)
+                return (implies(here, bound), implies(exists, every((*within, ir.binary("eq", picked, made))))), None
+            case "absmax" if n.dtype.kind == "signed":
+                return (ir.binary("le", zero, made),), None
+            case "argmax" | "argmin":
+                (r,) = over
+                return tuple(implies(exists, f) for f in r.facts(made)), None
+            case "sum" if n.dtype.kind == "signed" and len(over) == 1:
+                flag = counted(n.x)
+                if flag is None:
+                    return (), None
+                r = over[0]
+                room = ir.binary("max", ir.binary("sub", r.stop, r.start), ir.const(0))
+                return (ir.binary("le", zero, made), ir.binary("le", made, room)), Count(flag, r.name)
+        return (), None
+
+    def witness(self, made: ir.Load, axis: str) -> ir.Expr:
+        """An unknown lane of an axis, for a reduction."""
+        found = replace(made, dtype=I64, tensor=f"{axis} of {made.tensor}")
+        return found
+
+    def _scan(self, n: ir.Scan) -> ir.Expr:
+        key = (n, self.scope)
+        if key in self.memo:
+            return self.memo[key]
+        flag = counted(n.x)
+        r = self.ranges[n.over]
+        made: ir.Expr
+        if flag is None or n.dtype.kind != "signed" or n.reverse:
+            made = self.unknown("scan", n.dtype, n.axes)
+            if flag is not None and n.dtype.kind == "signed":
+                self.define(made, (ir.binary("le", ir.const(0), made),))
+        else:
+            exclusive = next((position for axis, p, position in self.chains if axis == n.over and p == flag), None)
+            if exclusive is None and r.whole:
+                exclusive = self.count(r, flag, n.axes)[0]
+            if exclusive is None:
+                block = self.unknown("rank of ", I64, n.axes)
+                ahead = ir.binary("sub", index(n.over), r.start)
+                here = every(r.facts())
+                self.define(block, tuple(implies(here, f) for f in between(ir.const(0), block, ahead)), Count(flag, r.name, "", here))
+                exclusive = block
+            made = exclusive if n.exclusive else ir.binary("add", exclusive, ir.Cast(I64, flag.axes, flag))
+        self.memo[key] = made
+        return made
+
+    def count(self, r: Ranges, flag: ir.Expr, axes: tuple[str, ...]) -> tuple[ir.Load, ir.Load]:
+        """How many lanes of a whole range before an index fulfil ``flag``, and how many of all do. One symbol for one predicate."""
+        around = tuple(dict.fromkeys(a for a in (*self.scope, *axes) if a != r.name))
+        key = ("count", bare(substitute(flag, {r.name: index("·")})), bare(r.start), bare(r.stop), r.extra, around)
+        if key not in self.memo:
+            self.counts += 1
+            outer = tuple(index(a) for a in around)
+            before = ir.Load(I64, (*around, r.name), f"count of #{self.counts}", (*outer, index(r.name)))
+            total = ir.Load(I64, around, f"total of #{self.counts}", outer)
+            stop = r.stop if r.extra is None else ir.binary("min", r.stop, r.extra)
+            room = ir.binary("max", ir.binary("sub", stop, r.start), ir.const(0))
+            one = ir.Cast(I64, flag.axes, flag)
+            here = every(r.facts())
+            self.define(total, between(ir.const(0), total, room))
+            place = index("·slot")
+            slot = replace(before, tensor=f"slot of #{self.counts}", indices=(*outer, place))
+            found = {r.name: slot}
+            reached = every((*r.facts(slot), substitute(flag, found), ir.binary("eq", substitute(before, found), place)))
+            wanted = every((ir.binary("le", ir.const(0), place), ir.binary("lt", place, total)))
+            self.define(slot, (implies(wanted, reached),))
+            steps = (
+                ir.binary("le", ir.const(0), before),
+                ir.binary("le", ir.binary("add", before, one), total),
+                ir.binary("le", before, ir.binary("sub", index(r.name), r.start)),
+            )
+            self.define(before, tuple(implies(here, s) for s in steps), Count(flag, r.name, f"slot of #{self.counts}", here))
+            self.memo[key] = before
+            self.memo[(key, "total")] = total
+        found_count, found_total = self.memo[key], self.memo[(key, "total")]
+        assert isinstance(found_count, ir.Load) and isinstance(found_total, ir.Load)
+        return replace(found_count, indices=(*found_count.indices[:-1], index(r.name))), found_total
+
+    def ends(self, e: ir.Expr) -> tuple[int, int]:
+        """The least and the greatest value that an integer can have, not cut to 64 bits, by the ends of its parts."""
+        match e:
+            case ir.Const():
+                return int(e.value), int(e.value)
+            case ir.Dim():
+                return 0, DIMS - 1
+            case ir.Scalar():
+                dtype = next((s.dtype for s in self.kernel.scalars if s.name == e.name), e.dtype)
+                return (0, DIMS - 1) if e.name in self.kernel.dims else (int(dtype.min), int(dtype.max))
+            case ir.Index() if e.name in self.ranges:
+                r = self.ranges[e.name]
+                low, high = self.ends(r.start)[0], self.ends(r.stop)[1] - 1
+                return low, max(low, high)
+            case ir.Load() if e.tensor in self.limits:
+                return self.within(self.limits[e.tensor], e.dtype)
+            case ir.Load() if e.tensor.startswith(("count of ", "total of ", "search ", "rank of ")):
+                return 0, DIMS
+            case ir.Cast() if e.x.dtype is BOOL:
+                return 0, 1
+            case ir.Cast() if e.mode == "convert" and e.x.dtype.is_integer and e.dtype.kind == "signed":
+                return self.within(self.ends(e.x), e.dtype)
+            case ir.Where() | ir.Binary(op="min" | "max"):
+                a, b = self.ends(e.a), self.ends(e.b)
+                if isinstance(e, ir.Where):
+                    return min(a[0], b[0]), max(a[1], b[1])
+                pick = min if e.op == "min" else max
+                return pick(a[0], b[0]), pick(a[1], b[1])
+            case ir.Full():
+                return self.ends(e.value)
+            case ir.Unary(op="neg") if e.dtype.kind == "signed":
+                low, high = self.within(self.ends(e.x), e.dtype)
+                return -high, -low
+            case ir.Unary(op="abs") if e.dtype.kind == "signed":
+                low, high = self.within(self.ends(e.x), e.dtype)
+                return 0, max(abs(low), abs(high))
+            case ir.Binary() if e.dtype.kind == "signed":
+                a, b = self.within(self.ends(e.a), e.dtype), self.within(self.ends(e.b), e.dtype)
+                match e.op:
+                    case "add":
+                        return a[0] + b[0], a[1] + b[1]
+                    case "sub":
+                        return a[0] - b[1], a[1] - b[0]
+                    case "mul":
+                        corners = [x * y for x in a for y in b]
+                        return min(corners), max(corners)
+                    case "shl":
+                        corners = [x << y for x in a for y in (max(0, min(b[0], 63)), max(0, min(b[1], 63)))]
+                        return min(corners), max(corners)
+                    case "floordiv" if b[0] > 0:
+                        corners = [x // y for x in a for y in b]
+                        return min(corners), max(corners)
+                    case "mod" if b[0] > 0:
+                        return 0, b[1] - 1
+        dtype = e.dtype
+        return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
+
+    def within(self, ends: tuple[int, int], dtype: DType) -> tuple[int, int]:
+        # What leaves its range here is an obligation of the part, or of the conversion.
+        return max(ends[0], int(dtype.min)), min(max(ends[1], ends[0]), int(dtype.max))
+
+    def own_axes(self, value: ir.Expr) -> tuple[str, ...]:
+        """The index variables on which a value may depend."""
+        found = (n.name for n in ir.walk(value) if isinstance(n, ir.Index) and n.name in self.ranges)
+        return tuple(dict.fromkeys((*value.axes, *found)))

@@ -1,0 +1,1 @@
+"""Counterexamples, replayed, and what would mend a kernel."""

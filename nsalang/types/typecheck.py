@@ -1,0 +1,447 @@
+"""From syntax to a typed kernel: what a caller must know (``signature``), and one variant of a kernel as IR (``specialise``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from nsalang import ir, syntax
+from nsalang.base.constants import Exact, exact
+from nsalang.base.dtypes import ALL, E4M3, I64, DType
+from nsalang.base.placeholders import Outside
+from nsalang.base.source import Diagnostic, NsaError, Source, Span
+from nsalang.base.target import Target
+from nsalang.types.declarations import source_text
+from nsalang.types.expressions import integer, operand
+from nsalang.types.functions import FUNCTIONS, PLACES
+from nsalang.types.missing_grid import kernels_of, missing_grid, missing_grids
+from nsalang.types.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
+from nsalang.types.signature import (  # fmt: skip
+    Parameter,
+    Setting,
+    Signature,
+    annotation_of,
+    called,
+    dimension_names,
+    functions,
+    is_helper,
+    is_kernel,
+    is_program,
+    names_in,
+    program_dims,
+    specialised_names,
+)
+from nsalang.types.statements import block
+from nsalang.types.stores import check_written
+
+DEFAULT = Target("cuda", "sm_90")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What makes a variant: the target (it decides what e4m3 is), values of const and dtype parameters (missing ones take their defaults),
+    of the dimensions that span lengths need, the optional parameters that are present, and plain names captured from Python."""
+
+    target: Target = DEFAULT
+    constants: Mapping[str, Setting] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+    present: frozenset[str] = frozenset()
+    captured: Mapping[str, object] = field(default_factory=dict)
+
+
+def kernel_function(file: syntax.File, name: str) -> syntax.Function:
+    """The function of that name. Raises NSA0207 if there is none, NSA0314 (or NSA0335) if it is a program, a helper, or lacks its grid."""
+    found = functions(file)
+    if name not in found:
+        names = [n for n, f in found.items() if is_kernel(f) or is_program(f)]
+        span = file.items[0].span if file.items else Span(file.source, 1, 1, 1, 1)
+        error = unknown("kernel", name, span, names, "NSA0207")
+        raise NsaError(
+            Diagnostic(
+                "NSA0207",
+                error.diagnostics[0].sentence + f"; the file has {', '.join(names) or 'none'}",
+                None,
+                (),
+                error.diagnostics[0].helps,
+            )
+        )
+    function = found[name]
+    if not is_kernel(function):
+        if (problem := missing_grid(function, kernels_of(file))) is not None:
+            raise NsaError(problem)
+        kind = "it is a helper, and" if is_helper(function) else "it is a program, and" if is_program(function) else "it is"
+        raise NsaError.at("NSA0314", f"'{name}' has no grid: {kind} no kernel", function.name_span,
+                          help="a kernel has one 'for … in grid(…)'")  # fmt: skip
+    return function
+
+
+def kernel_names(file: syntax.File) -> tuple[str, ...]:
+    """The kernels of a file, in order."""
+    return tuple(n for n, f in functions(file).items() if is_kernel(f))
+
+
+def program_names(file: syntax.File) -> tuple[str, ...]:
+    """The programs of a file, in order."""
+    return tuple(n for n, f in functions(file).items() if is_program(f))
+
+
+# -------------------------------------------------------------------------------------------------------------------- signature
+
+
+def signature(file: syntax.File, name: str, constants: Mapping[str, Setting], captured: Mapping[str, object] | None = None) -> Signature:
+    """Parameters, shapes and dimensions of a kernel or a program for given const and dtype parameters (missing ones take their defaults, or are None)."""
+    function = functions(file)[name] if name in program_names(file) else kernel_function(file, name)
+    scope, parameters = scope_of(file, function, Settings(constants=constants, captured=captured or {}), lenient=True)
+    if scope.problems:
+        raise NsaError(*scope.problems)
+    return Signature(name, parameters, dimension_names(function), specialised(file, function), function.docstring, function.span)
+
+
+def specialised(file: syntax.File, function: syntax.Function) -> tuple[str, ...]:
+    """Dimensions whose value is part of a variant: a span of the kernel, or of a kernel that the program calls, needs it."""
+    return specialised_names(function, dimension_names(function)) if is_kernel(function) else program_dims(file, function)
+
+
+def scope_of(file: syntax.File, function: syntax.Function, settings: Settings, lenient: bool) -> tuple[Scope, tuple[Parameter, ...]]:
+    """The scope at the start of a kernel, and its parameters. ``lenient``: a missing const leaves the extents that need it unknown."""
+    names: dict[str, Binding] = {**ALL, "inf": Exact(float("inf"), is_float=True)}
+    scope = Scope(settings.target, names, frozenset((*FUNCTIONS, *PLACES)))
+    _captured(scope, settings.captured)
+    _constants(scope, file)
+    scope.constants = dict(names)
+    scope.functions = {item.name: item for item in file.items if isinstance(item, syntax.Function)}
+    for item in scope.functions.values():
+        if is_helper(item) and (item.name in FUNCTIONS or item.name in PLACES or item.name in ALL):
+            scope.problems.append(
+                Diagnostic("NSA0206", f"'{item.name}' is a name of the language", item.name_span, helps=("choose another name",))
+            )
+    found: list[Parameter] = []
+    seen: set[str] = set()
+    for parameter in function.parameters:
+        if parameter.name in seen:
+            scope.problems.append(Diagnostic("NSA0204", f"parameter '{parameter.name}' is there twice", parameter.name_span))
+        if parameter.name in FUNCTIONS or parameter.name in PLACES or parameter.name in ALL:
+            scope.problems.append(
+                Diagnostic("NSA0206", f"'{parameter.name}' is a name of the language", parameter.name_span, helps=("choose another name",))
+            )
+        seen.add(parameter.name)
+    kinds = ("const", "dtype")
+    plain = [p for p in function.parameters if not (isinstance(p.annotation, syntax.Name) and p.annotation.id in kinds)]
+    for parameter in function.parameters:  # constants first: extents use them, wherever they stand
+        if parameter not in plain:
+            try:
+                found.append(_constant_parameter(scope, parameter, settings, lenient))
+            except (NsaError, Poisoned) as error:
+                scope.problems.extend(error.diagnostics if isinstance(error, NsaError) else ())
+                scope.names[parameter.name] = Poison()
+    dims: tuple[str, ...] = ()
+    try:
+        dims = dimension_names(function)
+    except NsaError:  # reported below, with the parameter: what it leaves unknown is not
+        for parameter in plain:
+            for name in _extent_names(parameter.annotation):
+                scope.names.setdefault(name, Poison())
+    tensors_named = {p.name for p in plain if isinstance(p.annotation, syntax.Subscript)}
+    for dim in dims:
+        if dim in tensors_named:
+            scope.problems.append(Diagnostic("NSA0203", f"'{dim}' is a tensor and a dimension", function.name_span))
+        given = settings.dims.get(dim)
+        scope.names[dim] = ir.Dim(I64, (), dim) if given is None else ir.const(given)
+    for parameter in plain:
+        try:
+            found.append(_data_parameter(scope, parameter, dims, settings))
+        except NsaError as error:
+            scope.problems.extend(error.diagnostics)
+            scope.names[parameter.name] = Poison()
+        except Poisoned:
+            scope.names[parameter.name] = Poison()
+    order = {p.name: i for i, p in enumerate(function.parameters)}
+    scope.parameters = frozenset(order) | frozenset(dims)
+    scope.taken |= scope.parameters  # a helper's own names may be the same
+    return scope, tuple(sorted(found, key=lambda p: order[p.name]))
+
+
+def _extent_names(annotation: syntax.Expr | None) -> list[str]:
+    """The names between the brackets of a type, be it right or wrong."""
+    if not isinstance(annotation, syntax.Subscript):
+        return []
+    inner = [name for index in annotation.indices if isinstance(index, syntax.Subscript) for name in _extent_names(index)]
+    return inner or [n.id for index in annotation.indices for n in names_in(index)]
+
+
+def _captured(scope: Scope, captured: Mapping[str, object]) -> None:
+    for name, value in captured.items():
+        if isinstance(value, DType):
+            scope.names[name] = value
+        elif value is None:
+            scope.names[name] = Nothing()
+        elif isinstance(value, (bool, int, float)):
+            scope.names[name] = exact(value)
+        elif isinstance(value, (Outside, str)):
+            scope.outside[name] = "a string" if isinstance(value, str) else value.what
+
+
+def _constants(scope: Scope, file: syntax.File) -> None:
+    for item in file.items:
+        if isinstance(item, syntax.Constant):
+            try:
+                value = operand(scope, item.value)
+                if not isinstance(value, (Exact, DType)):
+                    raise NsaError.at("NSA0312", f"'{item.name}' is no constant", item.value.span)
+                scope.names[item.name] = value
+            except NsaError as error:
+                scope.problems.extend(error.diagnostics)
+                scope.names[item.name] = Poison()
+            except Poisoned:
+                scope.names[item.name] = Poison()
+
+
+def _constant_parameter(scope: Scope, parameter: syntax.Parameter, settings: Settings, lenient: bool) -> Parameter:
+    assert isinstance(parameter.annotation, syntax.Name)
+    is_dtype = parameter.annotation.id == "dtype"
+    default: Setting | None = None
+    if parameter.default is not None:
+        made = operand(scope, parameter.default)
+        if not isinstance(made, DType if is_dtype else Exact):
+            raise NsaError.at(
+                "NSA0328", f"the default of '{parameter.name}' is no {'dtype' if is_dtype else 'constant'}", parameter.default.span
+            )
+        default = made if isinstance(made, DType) else python_value(made)
+        scope.names[parameter.name] = made
+    given = settings.constants.get(parameter.name)
+    if given is not None:
+        if is_dtype != isinstance(given, DType):
+            raise NsaError.at(
+                "NSA0328", f"'{parameter.name}' is a {'dtype' if is_dtype else 'constant'}, and {given!r} is given", parameter.name_span
+            )
+        if isinstance(default, bool) != isinstance(given, bool) and default is not None and not is_dtype:
+            kind = "a bool" if isinstance(default, bool) else "a number"
+            raise NsaError.at("NSA0328", f"'{parameter.name}' is {kind}, and {given!r} is given", parameter.name_span)
+        scope.names[parameter.name] = given if isinstance(given, DType) else exact(given)
+    elif default is None:
+        scope.names[parameter.name] = Poison()
+        if not lenient:
+            raise NsaError.at(
+                "NSA0328", f"'{parameter.name}' has no default, and no value is given", parameter.name_span, help=f"-D {parameter.name}=…"
+            )
+    return Parameter(
+        parameter.name, "dtype" if is_dtype else "const", None, None, "in", (), (), False, default, default is not None, parameter.name_span
+    )
+
+
+def python_value(value: Exact) -> int | float | bool:
+    if value.is_bool:
+        return bool(value.value)
+    return float(value.value) if value.is_float else int(value.value)
+
+
+def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, ...], settings: Settings) -> Parameter:
+    taken = annotation_of(parameter)
+    bound = scope.names.get(taken.dtype_name)
+    generic = None if taken.dtype_name in ALL else taken.dtype_name
+    if isinstance(bound, Poison):
+        dtype: DType | None = None
+    elif isinstance(bound, DType):
+        dtype = scope.target.e4m3 if bound is E4M3 else bound
+    else:
+        raise unknown("dtype", taken.dtype_name, taken.dtype_span, list(ALL), "NSA0319")
+    shape: tuple[ir.Expr, ...] = ()
+    extents: tuple[str, ...] = ()
+    if taken.extents is not None:
+        made: list[ir.Expr] = []
+        for extent in taken.extents:
+            try:
+                made.append(integer(scope, extent, "an extent"))
+            except Poisoned:
+                made.append(ir.Dim(I64, (), "?"))
+        shape, extents = tuple(made), tuple(source_text(e.span) for e in taken.extents)
+    elif taken.role != "in":
+        raise NsaError.at("NSA0319", f"'{parameter.name}' is a scalar, and a scalar can't be written", parameter.name_span)
+    default = None
+    if parameter.default is not None and not isinstance(parameter.default, syntax.NoneLiteral):
+        made_default = operand(scope, parameter.default)
+        if taken.extents is not None or not isinstance(made_default, Exact):
+            raise NsaError.at("NSA0328", f"'{parameter.name}' can't have this default", parameter.default.span)
+        default = python_value(made_default)
+    kind: Literal["scalar", "tensor"] = "scalar" if taken.extents is None else "tensor"
+    absent = parameter.optional and parameter.name not in settings.present
+    if absent:
+        scope.names[parameter.name] = Nothing()
+    elif kind == "tensor":
+        scope.names[parameter.name] = TensorRef(parameter.name, dtype or ALL["f32"], shape, extents, taken.role)
+    elif parameter.name not in dims:
+        known = dtype or ALL["f32"]  # a dtype parameter without a value, where only the signature is asked for
+        scope.names[parameter.name] = ir.Scalar(I64 if known.kind == "signed" else known, (), parameter.name, span=parameter.name_span)
+    has_default = parameter.default is not None or (parameter.optional and taken.role != "out")
+    return Parameter(
+        parameter.name, kind, dtype, generic, taken.role, shape, extents, parameter.optional, default, has_default, parameter.name_span
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- specialise
+
+
+def specialise(file: syntax.File, name: str, settings: Settings) -> ir.Kernel:
+    """One variant of a kernel as typed IR. Raises NsaError with everything that is wrong in it."""
+    function = kernel_function(file, name)
+    scope, parameters = scope_of(file, function, settings, lenient=False)
+    grid: tuple[ir.GridIndex, ...] = ()
+    body: tuple[ir.Stmt, ...] = ()
+    loop = _declarations(scope, function.body)
+    if loop is None:
+        scope.problems.append(Diagnostic("NSA0314", f"the grid of '{name}' is not reached: it must stand outermost", function.name_span))
+    else:
+        try:
+            grid = _grid(scope, loop)
+        except NsaError as error:
+            scope.problems.extend(error.diagnostics)
+            for target in loop.targets:
+                scope.names[target.id] = Poison()
+        except Poisoned:
+            for target in loop.targets:
+                scope.names[target.id] = Poison()
+        scope.in_declarations = False
+        block(scope, loop.body)
+        body = tuple(scope.out)
+        stores = [n for s in body for n in ir.walk(s) if isinstance(n, ir.Store)]
+        roles = {p.name: p.role for p in parameters}
+        scope.problems += check_written(stores, roles, {v.name: v.base for v in scope.views}, scope.partial)
+    if scope.problems:
+        raise NsaError(*dict.fromkeys(scope.problems))
+    return replace(header(function, scope, parameters, settings), grid=grid, body=body)
+
+
+def header(function: syntax.Function, scope: Scope, parameters: tuple[Parameter, ...], settings: Settings) -> ir.Kernel:
+    """A kernel, or what a program shares with kernels: parameters and declarations, without grid and body."""
+    present = [p for p in parameters if not p.optional or p.name in settings.present]
+    dims = tuple(d for d in dimension_names(function) if d not in settings.dims)
+    tensors = tuple(ir.Tensor(p.name, _known(p), p.shape, p.role, span=p.span) for p in present if p.kind == "tensor")
+    scalars = tuple(
+        ir.ScalarParam(p.name, _known(p), span=p.span) for p in present if p.kind == "scalar" and p.name not in dimension_names(function)
+    )
+    return ir.Kernel(
+        function.name, tensors, scalars, dims, tuple(scope.requires), tuple(dict.fromkeys(scope.partial)), (), (),
+        settled(scope, parameters, settings), views=tuple(scope.views), promises=tuple(scope.promises), span=function.span,
+    )  # fmt: skip
+
+
+def _known(parameter: Parameter) -> DType:
+    assert parameter.dtype is not None, f"{parameter.name} has no dtype"
+    return parameter.dtype
+
+
+def settled(scope: Scope, parameters: tuple[Parameter, ...], settings: Settings) -> tuple[tuple[str, str], ...]:
+    rows = [(p.name, str(scope.names[p.name])) for p in parameters if p.kind in ("const", "dtype")]
+    rows += [(d, str(v)) for d, v in sorted(settings.dims.items())]
+    rows += [(p.name, "given" if p.name in settings.present else "None") for p in parameters if p.optional]
+    return tuple(rows)
+
+
+def _declarations(scope: Scope, statements: tuple[syntax.Statement, ...]) -> syntax.For | None:
+    """What stands before the grid; gives the grid's loop."""
+    for i, statement in enumerate(statements):
+        match statement:
+            case syntax.For(iterable=syntax.Call(function=syntax.Name(id="grid"))):
+                for extra in statements[i + 1 :]:
+                    grid = isinstance(extra, syntax.For) and called(extra.iterable) == "grid"
+                    helps = ("a second grid is a kernel of its own",) if grid else ()
+                    scope.problems.append(Diagnostic("NSA0314", "nothing stands after the grid", extra.span, helps=helps))
+                return statement
+            case _:
+                block(scope, (statement,))
+    return None
+
+
+def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
+    call = loop.iterable
+    assert isinstance(call, syntax.Call)
+    if call.keywords:
+        raise NsaError.at("NSA0311", "'grid' takes extents alone", call.keywords[0].span)
+    if len(call.arguments) != len(loop.targets):
+        given, wanted = len(call.arguments), len(loop.targets)
+        raise NsaError.at(
+            "NSA0314",
+            f"the grid has {given} extent{'' if given == 1 else 's'}, and {wanted} index variable{'' if wanted == 1 else 's'}",
+            call.span,
+        )
+    made: list[ir.GridIndex] = []
+    for target, argument in zip(loop.targets, call.arguments, strict=True):
+        tiled = isinstance(argument, syntax.Call) and isinstance(argument.function, syntax.Name) and argument.function.id == "tile"
+        node = argument
+        if tiled:
+            assert isinstance(argument, syntax.Call)
+            if len(argument.arguments) != 1 or argument.keywords:
+                help = f"lengths of tiles are chosen, or pinned from outside: schedule={{'{target.id}': 64}}"
+                raise NsaError.at("NSA0311", "in a grid, 'tile' takes one extent", argument.span, help=help)
+            node = argument.arguments[0]
+        extent = integer(scope, node, "a grid extent")
+        if any(isinstance(n, ir.Load | ir.Search | ir.Index) for n in ir.walk(extent)):
+            raise NsaError.at(
+                "NSA0315", "a grid extent comes from dimensions and scalar parameters: it is needed before the launch", node.span
+            )
+        made.append(ir.GridIndex(target.id, extent, tiled, span=target.span))
+    for target, index in zip(loop.targets, made, strict=True):
+        if target.id in scope.names:
+            what = scope.names[target.id]
+            if isinstance(what, (TensorRef, ir.Dim, ir.Scalar, ir.Index)) or target.id in scope.parameters:
+                what_it_is = "a dimension" if isinstance(what, ir.Dim) else "already defined"
+                raise NsaError.at("NSA0203", f"'{target.id}' is {what_it_is}", target.span, help="choose another name")
+        if target.id in FUNCTIONS or target.id in PLACES or target.id in ALL:
+            raise NsaError.at("NSA0206", f"'{target.id}' is a name of the language", target.span, help="choose another name")
+        if index.tiled:
+            scope.grid_axes.add(scope.axis(target.id, target.span))
+            scope.order.insert(len(scope.grid_axes) - 1, scope.order.pop())  # the grid's axes come before the spans declared above it
+        else:
+            scope.taken.add(target.id)
+        axes = (target.id,) if index.tiled else ()
+        scope.names[target.id] = ir.Index(I64, axes, target.id, span=target.span)
+    return tuple(made)
+
+
+# ------------------------------------------------------------------------------------------------------------------- whole files
+
+SAMPLE = 64
+"""What a specialised dimension, or a const parameter without default, is taken to be where a file is only checked."""
+
+
+def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[str, object] | None = None) -> None:
+    """Type every kernel and program of a file with default constants, with all optional parameters and without any. Raises NsaError with all that is wrong."""
+    from nsalang.types import programs
+
+    problems: dict[Diagnostic, None] = {}
+    of_kernels: set[tuple[str, Span | None]] = set()
+    for name in (*kernel_names(file), *program_names(file)):
+        function = functions(file)[name]
+        optional = frozenset(p.name for p in function.parameters if p.optional)
+        try:
+            dims = specialised(file, function)
+            constants: dict[str, Setting] = {
+                p.name: ALL["f32"] if p.annotation.id == "dtype" else SAMPLE for p in function.parameters
+                if isinstance(p.annotation, syntax.Name) and p.annotation.id in ("const", "dtype") and p.default is None
+            }  # fmt: skip
+        except NsaError:
+            dims, constants = (), {}  # a wrong annotation: reported by specialise
+        for present in {optional, frozenset[str]()}:
+            settings = Settings(target, constants, dict.fromkeys(dims, SAMPLE), present, captured or {})
+            try:
+                if is_kernel(function):
+                    specialise(file, name, settings)
+                else:
+                    programs.specialise(file, name, settings)
+            except NsaError as error:
+                # What is wrong in a kernel is not said again of the programs that call it.
+                problems.update(dict.fromkeys(d for d in error.diagnostics if is_kernel(function) or (d.code, d.span) not in of_kernels))
+        if is_kernel(function):
+            of_kernels |= {(d.code, d.span) for d in problems}
+    said = {(d.code, d.span) for d in problems}  # by a helper's calls, with a note
+    problems.update(dict.fromkeys(d for d in missing_grids(file) if (d.code, d.span) not in said))
+    if problems:
+        raise NsaError(*problems)
+
+
+def check_text(source: Source) -> None:
+    """Parse and check a text."""
+    from nsalang.syntax.parser import parse
+
+    check_file(parse(source))
