@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernel_trees import LIMITS, Emitter, Model, Run, Stop, Tree, nodes
+from kernel_runs import Emitter, Run, Stop
+from kernel_trees import LIMITS, Model, Tree, nodes
 
 
 def launch(model: Model, sizes: Sequence[str]) -> str:
