@@ -1,0 +1,1 @@
+"""A kernel to compiled code, kept in a cache."""
