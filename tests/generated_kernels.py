@@ -24,6 +24,7 @@ class Build(Bodies):
             grid.append(Axis(self.name("a"), self.extent(), "tiled" if self.odds(0.5) else "plain"))
         body: list[Tree] = []
         makers = [self.cover, self.inner, self.inner, self.in_place]
+        makers += [self.reckon] * len(makers)
         if {"atomic_add", "scatter"} & self.features:
             makers.append(self.collide)
         if "view" in self.features:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from generated_indices import ONE, ZERO, Axis, add, c, mul
-from generated_values import Values
+from generated_integers import Integers
 from kernel_trees import Tree, nodes
 
 
-class Stores(Values):
+class Stores(Integers):
     """Statements that write."""
 
     def cover(self, axes: list[Axis]) -> list[Tree]:

@@ -126,9 +126,10 @@ class Emitter:
                 found[e[1]] = None
             elif e and e[0] == "v" and e[1] in self.macros:
                 found.update((a, None) for a in self.macros[e[1]][1] if a not in bound)
-            elif e and e[0] in ("sum", "any", "fsum"):
-                look(e[1], bound | {e[2]})
-            elif e and e[0] == "rank":
+            elif e and e[0] in ("sum", "any", "fsum", "isum", "dot"):
+                for part in e[1:-1]:
+                    look(part, bound | {e[-1]})
+            elif e and e[0] in ("rank", "scan"):
                 found.update({e[2]: None} if e[2] not in bound else {})
                 look(e[1], bound)
             else:
@@ -166,6 +167,25 @@ class Emitter:
             case ("cast", dtype, a):
                 low, high = LIMITS[dtype]
                 return f"R.fit({line}, {p(a)}, {low}, {high})"
+            case ("wrap", dtype, a):
+                low, high = LIMITS[dtype]
+                return f"(({p(a)} - ({low})) % {high - low + 1} + ({low}))"
+            case ("abs", a):
+                return f"R.whole({line}, abs({p(a)}))"
+            case ("neg", a):
+                return f"R.whole({line}, -{p(a)})"
+            case ("clamp", a, low, high):
+                return f"min(max({p(a)}, {p(low)}), {p(high)})"
+            case ("cdiv", a, b):
+                return f"(-R.divide({line}, -{p(a)}, {p(b)}, False))"
+            case ("isum", a, axis):
+                return f"R.whole({line}, sum({p(a)} for {axis} in K_{axis}))"
+            case ("dot", a, b, axis):
+                return f"R.whole({line}, sum({p(a)} * {p(b)} for {axis} in K_{axis}))"
+            case ("scan", a, axis, exclusive, reverse):
+                first = f"{axis} + {int(exclusive)}" if reverse else f"K_{axis}.start"
+                last = f"K_{axis}.stop" if reverse else f"{axis} + {int(not exclusive)}"
+                return f"R.whole({line}, sum((lambda {axis}: {p(a)})(_v) for _v in range({first}, {last})))"
             case ("find", tensor, x):
                 return f"FIND(T_{tensor}, {p(x)})"
             case ("sum", mask, axis):

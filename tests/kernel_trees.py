@@ -1,7 +1,9 @@
 """Small kernels as trees of tuples, and their text. Nothing here uses nsalang.
 
 Integers: ``("c", 3) ("d", dim) ("s", scalar) ("i", index) ("v", name)``, ``(op, a, b)`` for ``+ - * // % min max >> <<``, ``("load", tensor,
-indices)``, ``("where", c, a, b)``, ``("cast", dtype, a)``, ``("find", tensor, x)``, ``("sum"|"rank", mask, axis)``, ``("border", n, parts, g)``.
+indices)``, ``("where", c, a, b)``, ``("cast"|"wrap", dtype, a)``, ``("abs"|"neg", a)``, ``("clamp", a, low, high)``, ``("cdiv", a, b)``,
+``("find", tensor, x)``, ``("sum"|"rank", mask, axis)``, ``("isum", a, axis)``, ``("scan", a, axis, exclusive, reverse)``, ``("dot", a, b, axis)``,
+``("border", n, parts, g)``.
 Conditions: comparisons, ``& | ~``, ``("any", mask, axis)``. Floats: ``("f", text)``, ``load``, ``where``, ``("f32", integer)``, ``("fadd", a, b)``,
 ``("fsum", value, axis)``, ``("v", name)``.
 Statements: ``("let", name, e)``, ``("set", name, e)`` (carried), ``("store", mode, tensor, indices, value)``, ``("if", c, body, else)``,
@@ -17,7 +19,11 @@ from typing import Any, TypeAlias
 Tree: TypeAlias = "tuple[Any, ...]"
 
 COMPARE = ("<", "<=", ">", ">=", "==", "!=")
-LIMITS = {"i8": (-(2**7), 2**7 - 1), "i32": (-(2**31), 2**31 - 1), "i64": (-(2**63), 2**63 - 1)}
+LIMITS = {"u8": (0, 2**8 - 1), "i8": (-(2**7), 2**7 - 1), "i32": (-(2**31), 2**31 - 1), "i64": (-(2**63), 2**63 - 1)}
+
+
+OPERATORS = ("//", "%", "<<", ">>", "min", "max", "where", "abs", "neg", "cast", "wrap", "clamp", "cdiv", "isum", "scan", "dot")
+"""Of integers: what a long run counts kernels by."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,26 @@ def text_of(e: Tree) -> str:
             return f"{op}imum({bare(a)}, {bare(b)})"
         case ("cast", dtype, a):
             return f"{dtype}({bare(a)})"
+        case ("wrap", dtype, a):
+            return f"wrap({bare(a)}, {dtype})"
+        case ("abs", a):
+            return f"abs({bare(a)})"
+        case ("neg", a):
+            return f"(-{text_of(a)})"
+        case ("clamp", a, low, high):
+            return f"clamp({bare(a)}, {bare(low)}, {bare(high)})"
+        case ("cdiv", a, b):
+            return f"cdiv({bare(a)}, {bare(b)})"
+        case ("dot", a, b, axis):
+            return f"dot({bare(a)}, {bare(b)}, axis={axis})"
+        case ("scan", a, axis, exclusive, reverse):
+            return f"cumsum({bare(a)}, axis={axis}{', exclusive=True' if exclusive else ''}{', reverse=True' if reverse else ''})"
         case ("f32", a):
             return f"f32({bare(a)})"
         case ("find", tensor, x):
             return f"searchsorted({tensor}, {bare(x)})"
-        case ("sum" | "rank" | "any" | "fsum" as op, mask, axis):
-            return f"{op.removeprefix('f')}({bare(mask)}, axis={axis})"
+        case ("sum" | "rank" | "any" | "fsum" | "isum" as op, mask, axis):
+            return f"{op.removeprefix('f').removeprefix('i')}({bare(mask)}, axis={axis})"
         case ("~", a):
             return f"~{text_of(a)}"
         case ("fadd", a, b):

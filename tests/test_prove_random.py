@@ -23,7 +23,7 @@ import pytest
 from generated_kernels import generate, kernels
 from hypothesis import HealthCheck, given, settings
 from kernel_oracle import Oracle
-from kernel_trees import LIMITS, Model
+from kernel_trees import LIMITS, OPERATORS, Model, nodes
 
 from nsalang import ir
 from nsalang.base.source import NsaError, Source
@@ -227,6 +227,10 @@ def chunk(seed: int, first: int, count: int, out: Path) -> dict[str, int | float
             }
         )
         total.update({f"violated {k}": 1 for k in outcome.kinds})
+        total.update({f"has {op}": 1 for op in {n[0] for n in nodes(model.body)} & set(OPERATORS)})
+        total.update({f"has {dtype}": 1 for dtype in {t[1] for t in model.tensors}})
+        if not model.note:
+            total.update({f"right by construction, {outcome.verdict}": 1})
         total["milliseconds"] += round(outcome.seconds * 1000)
     return dict(total)
 
