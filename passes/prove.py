@@ -5,6 +5,7 @@ about the machine. What is REFUTED is an error that shows a counterexample; what
 access is guarded by its tensor's bounds, and any other obligation (a divisor, a race, coverage) is trusted.
 A guard that asks whether any lane of a block is looked at costs more than reading: where the read is inside its tensor anyway it goes without,
 and the lanes that its author does not look at hold what is there.
+An integer whose bound speaks of dimensions and scalars alone is PROVED under a requirement that is added here and checked at launch.
 Leaves Load.proof and Store.proof: PROVED, or UNKNOWN where that is allowed.
 """
 
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from nsalang import ir
 from nsalang.base.source import Diagnostic, NsaError, Span
 from nsalang.base.target import Target
+from nsalang.ir.intervals import conjuncts
 from nsalang.proof.obligations import Obligation, counts_lanes
 from nsalang.proof.prover import Result, settle
+from nsalang.refute.wording import text
 
 PROVED, UNKNOWN = ir.Proof("PROVED"), ir.Proof("UNKNOWN")
 
@@ -50,7 +53,19 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
             node = dataclasses.replace(node, guard=None)
         return dataclasses.replace(node, proof=PROVED if places <= settled else UNKNOWN)
 
-    return ir.rewrite(kernel, rule)
+    return dataclasses.replace(ir.rewrite(kernel, rule), requires=(*kernel.requires, *_implied(kernel, [j.result for j in judged])))
+
+
+def _implied(kernel: ir.Kernel, results: list[Result]) -> list[ir.Require]:
+    """What the proofs rest on that a launch must check."""
+    found: dict[ir.Expr, ir.Require] = {}
+    for result in results:
+        bound, o = result.obligation.bound, result.obligation
+        if result.why == "require" and bound is not None:
+            for part in conjuncts(bound):
+                if part not in found and all(part != r.condition for r in kernel.requires):
+                    found[part] = ir.Require(part, text(part), implied=True, because=f"the size of '{o.what}'", span=o.span)
+    return list(found.values())
 
 
 def judge(kernel: ir.Kernel) -> tuple[Judgement, ...]:

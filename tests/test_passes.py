@@ -551,7 +551,7 @@ def narrow(x: {dtype}[N], y: {dtype}[N], a: Out[{dtype}[N]], b: Out[{dtype}[N]],
         b[n] = u / v - abs(v)
         c[n] = maximum(minimum(u, v), -u)
         d[n] = i32(u < v)
-        e[n] = {dtype}(i64(f32(u)) * 4097) * 3
+        e[n] = {dtype}(i64(clamp(f32(u), -1e9, 1e9)) * 4097) * 3
 """
     kernel = typed(text)
     x = (

@@ -16,7 +16,10 @@ from typing import Literal, TypeAlias, assert_never
 import torch
 from torch import Tensor
 
-from nsalang.base.dtypes import BOOL, E8M0, DType
+from nsalang.base.dtypes import BOOL, E8M0, I64, DType
+from nsalang.interp import wide
+from nsalang.interp.wide import either as _either
+from nsalang.interp.wide import some as _some
 from nsalang.ir import BinaryOp, ReduceOp, UnaryOp
 
 Partial: TypeAlias = tuple[Tensor, Tensor | None]
@@ -94,20 +97,13 @@ def wrap(x: Tensor, dtype: DType) -> Tensor:
     return x & (2**dtype.bits - 1) if dtype.kind == "unsigned" else _wrap_signed(x, dtype.bits)
 
 
-def fit(x: Tensor, dtype: DType) -> Partial:
-    """An integer result in ``dtype``: unsigned ones wrap, signed ones must fit."""
+def fit(x: Tensor, dtype: DType, beyond: Tensor | None = None) -> Partial:
+    """An integer result in ``dtype``: unsigned ones wrap, signed ones must fit. ``beyond``: the lanes on which the exact result left 64 bits, so
+    that ``x`` is not it."""
     wrapped = wrap(x, dtype)
-    if dtype.kind == "unsigned" or dtype.bits == 64:
+    if dtype.kind == "unsigned":
         return wrapped, None
-    return wrapped, _some(wrapped != x)
-
-
-def _some(lanes: Tensor) -> Tensor | None:
-    return lanes if bool(lanes.any()) else None
-
-
-def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a | b
+    return wrapped, beyond if dtype.bits == 64 else _either(_some(wrapped != x), beyond)
 
 
 # ------------------------------------------------------------------------------------------------------------------ conversions
@@ -166,7 +162,7 @@ def unary(op: UnaryOp, x: Tensor, source: DType, dtype: DType) -> Partial:
         return (_pow2_ceil_bits(x) >> 23) - 127, None
     if source.is_integer:
         assert op in ("neg", "abs"), op
-        return fit(-x if op == "neg" else x.abs(), dtype)
+        return fit(-x if op == "neg" else x.abs(), dtype, wide.negated(x))
     if op in ("neg", "abs"):
         return (-x if op == "neg" else x.abs()), None
     return _float_unary(op, x.float()).to(native(dtype)), None
@@ -214,7 +210,7 @@ _ARITHMETIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"add": torch.add, 
 
 def binary(op: BinaryOp, a: Tensor, b: Tensor, dtype: DType) -> Partial:
     """``op`` of operands of ``dtype`` (broadcast; a shift's amount is any integer). No result where a divisor is 0, a shift's amount is
-    outside 0 .. bits - 1, or a signed result does not fit (in i64: unchecked)."""
+    outside 0 .. bits - 1, or a signed result does not fit."""
     if op in _COMPARE:
         return _COMPARE[op](a, b), None
     if dtype.is_float:
@@ -225,17 +221,25 @@ def binary(op: BinaryOp, a: Tensor, b: Tensor, dtype: DType) -> Partial:
         case "min" | "max":
             return torch.minimum(a, b) if op == "min" else torch.maximum(a, b), None
         case "add" | "sub" | "mul":
-            return fit(_ARITHMETIC[op](a, b), dtype)
+            result = _ARITHMETIC[op](a, b)
+            # Operands of at most 32 bits give a result within 64.
+            return fit(result, dtype, wide.arithmetic(op, a, b, result) if dtype.bits == 64 else None)
         case "floordiv" | "mod" | "tdiv" | "tmod":
             zero = _some(b == 0)
             divisor = b if zero is None else torch.where(b == 0, 1, b)
+            beyond = wide.quotient(a, b)
+            if beyond is not None:  # torch's own division ends the process there
+                divisor = torch.where(beyond, 1, divisor)
             if op == "mod":
                 result = torch.remainder(a, divisor)
             elif op == "tmod":
                 result = torch.fmod(a, divisor)
             else:
                 result = torch.div(a, divisor, rounding_mode="floor" if op == "floordiv" else "trunc")
-            result, outside = fit(result, dtype)
+            if op in ("mod", "tmod"):
+                result, outside = fit(result, dtype)  # x % -1 is 0
+                return (result if beyond is None else torch.where(beyond, 0, result)), _either(zero, outside)
+            result, outside = fit(result, dtype, beyond)
             return result, _either(zero, outside)
         case "shl" | "shr":
             wrong = _some((b < 0) | (b >= dtype.bits))
@@ -243,7 +247,7 @@ def binary(op: BinaryOp, a: Tensor, b: Tensor, dtype: DType) -> Partial:
             if op == "shr":
                 return a >> amount, wrong
             # In i64 the shift of a u32 or i32 by up to 31 is exact.
-            result, outside = fit(a << amount, dtype)
+            result, outside = fit(a << amount, dtype, wide.shifted(a, amount) if dtype.bits == 64 else None)
             return result, _either(wrong, outside)
         case _:
             raise AssertionError((op, dtype))
@@ -308,7 +312,8 @@ def reduce(
     if op == "sum":
         if dtype.is_float:
             return x.float().sum(dims) + 0.0, None
-        return fit(x.to(torch.int64).sum(dims), dtype)
+        x = x.to(torch.int64)
+        return fit(x.sum(dims), dtype, None if dtype.kind == "unsigned" else wide.summed(x, dims))
     if op in ("any", "all"):
         counts = x.to(torch.int64).sum(dims)
         size = 1
@@ -328,7 +333,8 @@ def dot(a: Tensor, b: Tensor, axes: tuple[list[int], list[int], list[int]], acc:
     x, y = (t.double() if dtype.is_integer else t.float().double() for t in (a, b))
     total = torch.einsum(x, axes[0], y, axes[1], axes[2])
     if dtype.is_integer:
-        return fit(total.to(torch.int64) if acc is None else total.to(torch.int64) + acc, dtype)
+        whole = total.to(torch.int64)
+        return fit(whole, dtype) if acc is None else binary("add", acc, whole, dtype)
     single = total.float() + 0.0
     return single if acc is None else single + acc, None
 
@@ -369,13 +375,14 @@ def scan(x: Tensor, dtype: DType, dim: int, exclusive: bool, reverse: bool) -> P
     x = x.float() if dtype.is_float else x.to(torch.int64)
     if reverse:
         x = x.flip(dim)
-    total = x.cumsum(dim)
     if exclusive:
         size = x.shape[dim]
-        total = torch.cat([torch.zeros_like(x.narrow(dim, 0, min(1, size))), total.narrow(dim, 0, max(0, size - 1))], dim)
+        x = torch.cat([torch.zeros_like(x.narrow(dim, 0, min(1, size))), x.narrow(dim, 0, max(0, size - 1))], dim)
+    total = x.cumsum(dim)
+    beyond = None if dtype.is_float or dtype.kind == "unsigned" else wide.scanned(x, dim)
     if reverse:
-        total = total.flip(dim)
-    return (total + 0.0, None) if dtype.is_float else fit(total, dtype)
+        total, beyond = total.flip(dim), None if beyond is None else beyond.flip(dim)
+    return (total + 0.0, None) if dtype.is_float else fit(total, dtype, beyond)
 
 
 # ----------------------------------------------------------------------------------------------------------- searches and splits
@@ -393,4 +400,6 @@ def border(n: Tensor, parts: Tensor, g: Tensor) -> Partial:
     wrong = _some((parts <= 0) | (n < 0))
     parts = parts.clamp(min=1)
     each = torch.div(n, parts, rounding_mode="floor")
-    return g * each + torch.minimum(g, torch.remainder(n, parts)), wrong
+    whole, beyond = binary("mul", g, each, I64)
+    found, also = binary("add", whole, torch.minimum(g, torch.remainder(n, parts)), I64)
+    return found, _either(wrong, _either(beyond, also))

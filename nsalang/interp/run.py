@@ -24,6 +24,7 @@ from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import NsaError, Span
 from nsalang.interp import collisions, numerics
 from nsalang.interp.views import views
+from nsalang.interp.wide import MOST, ascending
 
 
 class Fault(Exception):
@@ -203,6 +204,8 @@ class Run:
                 count = self.program.schedule.length(node.axis) if self.machine else real
                 assert count >= real, f"{node.axis} has {node.length} lanes; the machine's length is {count}"
                 self.begin(node.axis, Lanes(start, count, real))
+                if start + real > MOST + 1:
+                    self.told(node.start, torch.tensor(True))
             case ir.For(kind="range"):
                 for value in range(self.integer(node.lo), self.integer(node.hi)):
                     self.values[node.index] = Lane(torch.tensor(value), ())
@@ -241,7 +244,8 @@ class Run:
                 if node.axes == ():
                     return self.values[node.name]
                 lanes = self.lanes[node.name]
-                return self.made(node, *numerics.fit(torch.arange(lanes.count) * lanes.step + lanes.start, node.dtype))
+                values, beyond = ascending(lanes.start, lanes.count, lanes.step)
+                return self.made(node, *numerics.fit(values, node.dtype, beyond))
             case ir.Var():
                 return self.values[node.name]
             case ir.Unary():
@@ -301,6 +305,8 @@ class Run:
         """An operation's result: undefined where it went wrong, and where an operand (aligned to the node's axes) is undefined."""
         lost, why = wrong, None
         if wrong is not None:
+            for x in operands:  # what comes of an operand without a value is that operand's doing
+                wrong = wrong if x.lost is None else wrong & ~x.lost
             self.told(node, wrong)
             why = Fault(f"{_CAUSES.get(getattr(node, 'op', type(node).__name__), '')}the result does not fit {node.dtype}", node.span)
         for x in operands:

@@ -406,11 +406,12 @@ class GridIndex(Node):
 
 @dataclass(frozen=True, slots=True)
 class Require(Node):
-    """A condition on dimensions and scalars, checked at launch. ``implied``: not written by the author (``N > 0`` for a divisor)."""
+    """A condition on dimensions and scalars, checked at launch. ``implied``: not written by the author, but by what ``because`` says."""
 
     condition: Expr
     text: str
     implied: bool = False
+    because: str = "a division"
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,6 +274,7 @@ class Launcher:
         choice = replace(fastest, aligned=aligned, wide=wide, exact=exact)
         if choice != fastest:
             compiled = self.compiled(meaning, choice)
+        check_requires(compiled.kernel, bound.dims, bound.scalars)  # the proofs may rest on more than the text says
         programs = count_programs(compiled, bound.dims, bound.scalars)
         launch = self._load(meaning, choice, bound.device).launch if programs else None
         arguments, slots, views = _arguments(compiled, bound, layouts, offsets, place)
@@ -347,7 +348,7 @@ def check_requires(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[
         except Undefined as error:
             holds, undefined = False, f"it {error}"
         if not holds:
-            why = " (implied by a division)" if require.implied else ""
+            why = f" (implied by {require.because})" if require.implied else ""
             note = "; ".join(t for t in (told(require.condition, dims, scalars), undefined) if t) or None
             raise NsaError.at("NSA0514", f"'{kernel.name}' requires {require.text}{why}, which does not hold", require.span, note=note)
 

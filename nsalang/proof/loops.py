@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL
+from nsalang.proof.ends import NOTHING, Ends, Ranges, symbolic
 from nsalang.proof.forms import added, added_one, between, scaled, tidy
 from nsalang.proof.lemmas import DIMS, index
 from nsalang.proof.reason import every, implies
-from nsalang.proof.symbols import Ranges, Symbols
+from nsalang.proof.symbols import Symbols
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +48,44 @@ def change(at: Symbols, step: ir.Expr, symbol: ir.Load, axis: str) -> tuple[int,
             a, b = change(at, step.a, symbol, axis), change(at, step.b, symbol, axis)
             return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
         case ir.Load() if step.tensor in at.changes:
-            entry, (low, high) = at.changes[step.tensor]
+            entry, (low, high), _ = at.changes[step.tensor]
             inner = change(at, entry, symbol, axis)
             return None if inner is None else (inner[0] + low, inner[1] + high)
         case ir.Binary(op="add" | "sub"):
             for base, more in ((step.a, step.b), (step.b, step.a)) if step.op == "add" else ((step.a, step.b),):
                 inner = change(at, base, symbol, axis)
                 if inner is not None:
-                    of, lane = at.lanes.get(more.tensor, ("", (0, 0))) if isinstance(more, ir.Load) else ("", (0, 0))
-                    low, high = lane if of == axis else at.ends(more)
+                    low, high = at.ends(_term(at, more, axis))
                     if step.op == "sub":
                         low, high = -high, -low
                     return inner[0] + low, inner[1] + high
+    return None
+
+
+def _term(at: Symbols, more: ir.Expr, axis: str) -> ir.Expr:
+    """What is added; of a sum over the loop's own lanes, for one lane."""
+    of, lane = at.lanes.get(more.tensor, ("", more)) if isinstance(more, ir.Load) else ("", more)
+    return lane if of == axis else more
+
+
+def pace(at: Symbols, step: ir.Expr, symbol: ir.Load, axis: str) -> Ends | None:
+    """`change`, as expressions."""
+    if step == symbol:
+        return NOTHING
+    match step:
+        case ir.Where():
+            a, b = pace(at, step.a, symbol, axis), pace(at, step.b, symbol, axis)
+            return None if a is None or b is None else a.join(b)
+        case ir.Load() if step.tensor in at.changes:
+            entry, _, by = at.changes[step.tensor]
+            inner = pace(at, entry, symbol, axis)
+            return None if inner is None else inner + by
+        case ir.Binary(op="add" | "sub"):
+            for base, more in ((step.a, step.b), (step.b, step.a)) if step.op == "add" else ((step.a, step.b),):
+                inner = pace(at, base, symbol, axis)
+                if inner is not None:
+                    by = symbolic(at, _term(at, more, axis))
+                    return inner + (-by if step.op == "sub" else by)
     return None
 
 

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
-from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST, conjuncts
+from nsalang.ir.intervals import LEAST, MOST, conjuncts
+from nsalang.proof.ends import Ends, Ranges, between_sizes, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
-from nsalang.proof.lemmas import DIMS, substitute
-from nsalang.proof.loops import Carried, chain, counts, moved, moves
+from nsalang.proof.lemmas import DIMS, index, substitute
+from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace
 from nsalang.proof.reason import every, implies, negated
-from nsalang.proof.symbols import Ranges, Symbols
+from nsalang.proof.smt import EXACT
+from nsalang.proof.symbols import Symbols
 
 Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice", "order", "coverage", "hypotheses", "view", "overlap"]
 
@@ -25,7 +27,7 @@ Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice",
 @dataclass(frozen=True, slots=True)
 class Obligation:
     """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range.
-    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`)."""
+    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`). ``bound``: a condition on dimensions and scalars that lets the goal follow."""
 
     kind: Kind
     what: str
@@ -35,6 +37,7 @@ class Obligation:
     tensor: str = ""
     position: int = 0
     unguarded: tuple[ir.Expr, ...] | None = None
+    bound: ir.Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +124,15 @@ class Walk(Symbols):
                 if s.stop is not None:
                     self.look(s.stop)
                 stop = tidy(ir.binary("add", start, ir.const(s.length)))
+                if s.stop is None:
+                    self._reaches(s, stop)
                 self.ranges[s.axis] = Ranges(s.axis, start, stop, None if s.stop is None else self.resolve(s.stop), whole=True)
             case ir.If():
                 self._branch(s)
             case ir.For():
                 self._loop(s)
+            case _:
+                assert_never(s)
 
     def enter(self, made: Ranges) -> None:
         """An index variable of the grid or of a loop, which has a value wherever its body runs."""
@@ -190,13 +197,19 @@ class Walk(Symbols):
         chained = {c.name: made for c in carried if (made := chain(self, s, r, c)) is not None}
         plain = [c for c in carried if c.name not in chained]
         by = {c.name: ends for c in plain if (ends := moves(self, s, r, c)) is not None}
+        rates: dict[str, Ends] = {}
         for c in plain:
             if c.name in by:
                 self.limits[c.symbol.tensor] = moved(self, c.entry, by[c.name])
+                rates[c.name] = pace(self, c.step, c.symbol, s.index) or Ends(None, None)
+                self.reaches[c.symbol.tensor] = symbolic(self, c.entry) + rates[c.name].times(symbolic(self, r.room).high)
         before = tuple(self.facts)
         found = self.invariants(self, s, r, tuple(plain), before) if plain else ()
+        gone = ir.binary("max", tidy(ir.binary("sub", index(s.index), r.start)), ir.const(0))
         for c in plain:
-            self.define(c.symbol, tuple(implies(every(before), f) for f in found if c.symbol in ir.walk(f)))
+            here = [f for f in found if c.symbol in ir.walk(f)]
+            here += _since(c.entry, c.symbol, rates.get(c.name), gone)
+            self.define(c.symbol, tuple(implies(every(before), f) for f in here))
         self.values |= symbols | {n: made.inside for n, made in chained.items()}
         seen, numbers, memo = (len(self.accesses), len(self.obligations)), (self.fresh, self.epoch), dict(self.memo)
         self.block(s.body)
@@ -214,10 +227,13 @@ class Walk(Symbols):
         left = {n: self.unknown(ir.plain(n), symbols[n].dtype, self.own_axes(entered[n])) for n in names if n not in chained}
         self.values = {**entered, **left, **{n: made.after for n, made in chained.items()}}
         for c in plain:
-            if c.name in by:
-                self.limits[left[c.name].tensor] = moved(self, c.entry, by[c.name])
-                self.changes[left[c.name].tensor] = (c.entry, by[c.name])
             facts = []
+            if c.name in by:
+                total = rates[c.name].times(symbolic(self, r.room).high)
+                self.limits[left[c.name].tensor] = moved(self, c.entry, by[c.name])
+                self.reaches[left[c.name].tensor] = symbolic(self, c.entry) + total
+                self.changes[left[c.name].tensor] = (c.entry, by[c.name], total)
+                facts += [implies(every(outside), f) for f in _since(c.entry, left[c.name], rates[c.name], r.room)]
             for f in found:
                 if c.symbol in ir.walk(f):
                     f = replace_terms(f, {symbols[n]: left[n] for n in left})
@@ -253,7 +269,6 @@ class Walk(Symbols):
                 condition = self.resolve(node.cond)
                 self._under(condition, node.a)
                 self._under(negated(condition), node.b)
-                return
             case ir.Load() | ir.Search():
                 count = len(self.facts)
                 if node.guard is not None:
@@ -265,49 +280,116 @@ class Walk(Symbols):
                         self.look(i)
                     self._access(node, node.tensor, node.indices, node.axes)
                 del self.facts[count:]
-                return
+            case _:
+                self._operation(node)
+                for child in ir.children(node):
+                    self.look(child)  # type: ignore[arg-type]
+
+    def _operation(self, node: ir.Expr) -> None:
+        """What must hold of an operation's operands, and of its result. docs/proofs.md has a row for each."""
+        match node:
+            case ir.Binary():
+                self._binary(node)
+            case ir.Unary():
+                if node.op in ("neg", "abs"):
+                    self._stays(node)
+            case ir.Reduce():
+                if node.op in ("sum", "absmax"):
+                    self._stays(node)
+            case ir.Scan() | ir.Dot():
+                self._stays(node)
             case ir.Border():
-                goal = every((ir.binary("le", ir.const(0), self.resolve(node.n)), ir.binary("lt", ir.const(0), self.resolve(node.parts))))
-                self._oblige("divisor", node, goal)
-            case ir.Binary(op="floordiv" | "mod"):
+                n, parts, g = self.resolve(node.n), self.resolve(node.parts), self.resolve(node.g)
+                zero = ir.const(0)
+                self._oblige("divisor", node, every((ir.binary("le", zero, n), ir.binary("lt", zero, parts))))
+                part = every((ir.binary("le", zero, g), ir.binary("le", g, parts)))
+                whole = ir.binary("mul", g, ir.binary("floordiv", n, parts))
+                beyond = every(between(ir.const(LEAST), ir.binary("add", whole, ir.binary("min", g, n)), ir.const(MOST)))
+                most = max(abs(e) for e in self.ends(g)) * (self.ends(n)[1] + 1)
+                if most > MOST:
+                    self._oblige("overflow", node, ir.binary("or", part, beyond), self._huge())
+            case ir.Cast():
+                self._conversion(node)
+            case ir.Const() | ir.Dim() | ir.Scalar() | ir.Index() | ir.Var() | ir.Full() | ir.Spread():
+                pass  # a value that is there already
+            case ir.Bitcast() | ir.Fma():
+                pass  # a value for every operand
+            case ir.Where() | ir.Load() | ir.Search():
+                raise AssertionError(node)
+            case _:
+                assert_never(node)
+
+    def _binary(self, node: ir.Binary) -> None:
+        match node.op:
+            case "floordiv" | "mod" | "tdiv" | "tmod":
                 self._oblige("divisor", node, ir.binary("ne", self.resolve(node.b), ir.Const(node.b.dtype, (), 0)))
-            case ir.Binary(op="shl" | "shr"):
+                if node.op in ("floordiv", "tdiv"):
+                    self._stays(node)
+            case "shl" | "shr":
                 amount = self.resolve(node.b)
                 zero, bits = ir.Const(amount.dtype, (), 0), ir.Const(amount.dtype, (), node.dtype.bits)
                 self._oblige("shift", node, ir.binary("and", ir.binary("le", zero, amount), ir.binary("lt", amount, bits)))
-            case ir.Cast() if node.mode == "convert" and node.dtype.kind == "signed" and node.x.dtype.is_integer:
-                low, high = int(node.dtype.min), int(node.dtype.max)
-                x = self.resolve(node.x)
-                if not (low <= node.x.dtype.min and node.x.dtype.max <= high) and not narrowed(x, node.dtype):
-                    if x.dtype.kind == "unsigned":
-                        fits: ir.Expr = ir.binary("le", x, ir.Const(x.dtype, (), high))
-                    else:
-                        fits = every(between(ir.Const(x.dtype, (), low), x, ir.Const(x.dtype, (), high)))
-                    self._oblige("fits", node, fits)
-        if node.dtype is I64 and isinstance(node, (ir.Binary, ir.Unary, ir.Reduce, ir.Scan)):
-            self._stays(node)
-        for child in ir.children(node):
-            self.look(child)  # type: ignore[arg-type]
+                if node.op == "shl":
+                    self._stays(node)
+            case "add" | "sub" | "mul":
+                self._stays(node)
+            case "div" | "and" | "or" | "xor" | "min" | "max" | "lt" | "le" | "gt" | "ge" | "eq" | "ne":
+                pass  # of a float, or never beyond its operands
+            case _:
+                assert_never(node.op)
+
+    def _conversion(self, node: ir.Cast) -> None:
+        """A signed result must fit; an unsigned one wraps, a float saturates."""
+        if node.mode != "convert" or node.dtype.kind != "signed" or not node.x.dtype.is_integer:
+            return
+        low, high = int(node.dtype.min), int(node.dtype.max)
+        x = self.resolve(node.x)
+        if (low <= node.x.dtype.min and node.x.dtype.max <= high) or narrowed(x, node.dtype):
+            return
+        if x.dtype.kind == "unsigned":
+            fits: ir.Expr = ir.binary("le", x, ir.Const(x.dtype, (), high))
+        else:
+            fits = every(between(ir.Const(x.dtype, (), low), x, ir.Const(x.dtype, (), high)))
+        self._oblige("fits", node, fits, ends=(x, low, high))
 
     def _stays(self, node: ir.Expr) -> None:
-        """An integer that may leave 64 bits, where the ends of what it is made of do not exclude it."""
-        if isinstance(node, ir.Binary) and node.op not in ("add", "sub", "mul", "shl"):
+        """A mathematical integer stays within 64 bits: an obligation where the ends of what it is made of, as exact integers, do not show it.
+
+        It is about the exact result. An unknown in the result's place would lie within its dtype by definition, and settle what it is about.
+        """
+        if node.dtype is not I64:
             return
         made = self.resolve(node)
-        if isinstance(node, ir.Reduce):
-            assert isinstance(made, ir.Load)
-            low, high = self.limits.get(made.tensor, self.ends(made))
-        elif isinstance(node, ir.Scan):
-            each, r = self.ends(self.resolve(node.x)), self.ranges[node.over]
-            lanes = self.ends(r.stop)[1] - self.ends(r.start)[0] if r.whole else LONGEST_TILE
-            low, high = min(0, each[0] * lanes), max(0, each[1] * lanes)
-        else:
-            low, high = self.ends(made)
-        if low < LEAST or high > MOST:
-            parts = (made.a, made.b) if isinstance(made, ir.Binary) else ()
-            beyond = [p for p in parts if self.ends(p)[0] < LEAST or self.ends(p)[1] > MOST]
-            stay = tuple(f for p in beyond for f in between(ir.const(LEAST), p, ir.const(MOST)))
-            self._oblige("overflow", node, every(between(ir.const(LEAST), made, ir.const(MOST))), (*self._huge(), *stay))
+        low, high = self.limits.get(made.tensor, (0, DIMS)) if isinstance(made, ir.Load) else self.ends(made)
+        if low >= LEAST and high <= MOST:
+            return
+        parts = (made.a, made.b) if isinstance(made, ir.Binary) else ()
+        beyond = [p for p in parts if self.ends(p)[0] < LEAST or self.ends(p)[1] > MOST]
+        stay = tuple(f for p in beyond for f in between(ir.const(LEAST), p, ir.const(MOST)))
+        result = self._exact(made) if isinstance(made, ir.Load) else made
+        goal = every(between(ir.const(LEAST), result, ir.const(MOST)))
+        self._oblige("overflow", node, goal, (*self._huge(), *stay), ends=(made, LEAST, MOST))
+
+    def _exact(self, made: ir.Load) -> ir.Load:
+        """The mathematical integer that an unknown is: the same facts, but not its dtype's range."""
+        exact = replace(made, tensor=EXACT + made.tensor)
+        known = self.book.definitions[made.tensor]
+
+        def rule(n: ir.Node) -> ir.Node:
+            return replace(n, tensor=exact.tensor) if isinstance(n, ir.Load) and n.tensor == made.tensor else n
+
+        facts = tuple(ir.rewrite(f, rule) for f in known.facts)
+        self.book.definitions[exact.tensor] = replace(known, facts=facts)
+        return exact
+
+    def _reaches(self, s: ir.SpanAxis, beyond: ir.Expr) -> None:
+        """The indices of a span, up to the one before ``beyond``, stay within 64 bits."""
+        if self.ends(beyond)[1] - 1 > MOST:
+            goal = ir.binary("le", beyond, ir.const(MOST + 1))
+            facts = (*self._huge(), *divided(goal), *self.known(goal))
+            if not self.quiet:
+                text = f"{described(s.start)} + {s.length - 1}"
+                self.obligations.append(Obligation("overflow", text, (*self.assumed, *facts), goal, s.start.span or s.span))
 
     def _huge(self) -> tuple[ir.Expr, ...]:
         """No extent reaches 2**48: memory is smaller, and the launch refuses it where strides of 0 would allow it."""
@@ -320,12 +402,16 @@ class Walk(Symbols):
         self.look(node)
         self.facts.pop()
 
-    def _oblige(self, kind: Kind, node: ir.Expr, goal: ir.Expr, more: tuple[ir.Expr, ...] = ()) -> None:
+    def _oblige(
+        self, kind: Kind, node: ir.Expr, goal: ir.Expr, more: tuple[ir.Expr, ...] = (), ends: tuple[ir.Expr, int, int] | None = None
+    ) -> None:
+        """``ends``: a value, and between which numbers the goal wants it."""
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
-            made = Obligation(kind, described(node), facts, goal, node.span)
-            if made not in self.obligations[-2:]:  # both ends of one split ask the same
+            bound = None if ends is None else between_sizes(self, *ends)
+            made = Obligation(kind, described(node), facts, goal, node.span, bound=bound)
+            if made not in self.obligations[-4:]:  # both ends of one split ask the same
                 self.obligations.append(made)
 
     def _access(self, node: ir.Load | ir.Store, tensor: str, indices: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> None:
@@ -339,6 +425,15 @@ class Walk(Symbols):
         for position, (i, extent) in enumerate(zip(resolved, self.kernel.tensor(tensor).shape, strict=True)):
             goal = ir.binary("and", ir.binary("le", ir.const(0), i), ir.binary("lt", i, extent))
             self.obligations.append(Obligation("range", described(node), made.facts, goal, node.span, tensor, position, unguarded))
+
+
+def _since(entry: ir.Expr, symbol: ir.Expr, rate: Ends | None, count: ir.Expr) -> list[ir.Expr]:
+    """A carried integer after at most ``count`` steps of at most this rate."""
+    if rate is None:
+        return []
+    by = rate.times(count)
+    found: list[ir.Expr] = [] if by.low is None else [ir.binary("le", ir.binary("add", entry, by.low), symbol)]
+    return found if by.high is None else [*found, ir.binary("le", symbol, ir.binary("add", entry, by.high))]
 
 
 def counts_lanes(node: ir.Node) -> bool:

@@ -20,21 +20,23 @@ from nsalang.base.dtypes import I64, DType
 from nsalang.ir.intervals import conjuncts
 from nsalang.proof import smt
 from nsalang.proof.claims import coverage, hypotheses, overlaps, races, views
+from nsalang.proof.ends import Ranges
 from nsalang.proof.lemmas import Book, bare, complete, substitute
 from nsalang.proof.loops import Carried
 from nsalang.proof.obligations import Obligation, Walk, start
 from nsalang.proof.reason import Reason, every
-from nsalang.proof.symbols import Ranges
 from nsalang.proof.trials import holds, satisfied
 
 Verdict = Literal["PROVED", "REFUTED", "UNKNOWN"]
-Why = Literal["constant", "interval", "fact", "lemma", "Z3"]
+Why = Literal["constant", "interval", "fact", "lemma", "Z3", "require"]
+ENOUGH = 100_000
+"""Z3's resource units where a check at launch will do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """An obligation with its verdict. ``why``: what settled it (``interval``: linear reasoning without a solver; ``lemma``: that, with instances
-    of promises and lemmas). ``units``: what the solver spent; ``seconds``: of the clock in the solver, not compared. ``model``: the smallest counterexample
+    of promises and lemmas; ``require``: what `Obligation.bound` says, which a launch checks). ``units``: what the solver spent; ``seconds``: of the clock in the solver, not compared. ``model``: the smallest counterexample
     that was found, by the names of dimensions, scalars, index variables and elements. ``unguarded``: it also follows from `Obligation.unguarded`."""
 
     obligation: Obligation
@@ -154,9 +156,12 @@ def decide(o: Obligation, dtypes: Mapping[str, DType], book: Book) -> Result:
     if found.why is not None:
         return done("PROVED", found.why)
     goal, left, facts = bare(o.goal), found.left, found.facts
-    outcome = smt.prove(facts, left[0] if len(left) == 1 else goal, dtypes)
+    limit = smt.LIMIT if o.bound is None else ENOUGH
+    outcome = smt.prove(facts, left[0] if len(left) == 1 else goal, dtypes, limit)
     if outcome.answer == "proved":
         return done("PROVED", "Z3", outcome.units, outcome.seconds)
+    if o.bound is not None:
+        return done("PROVED", "require", outcome.units, outcome.seconds)
     if outcome.answer == "unknown":
         return done("UNKNOWN", "Z3", outcome.units, outcome.seconds)
     units, seconds, model = outcome.units, outcome.seconds, outcome.model

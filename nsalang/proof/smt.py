@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import z3
 
 Answer = Literal["proved", "refuted", "unknown"]
+EXACT = "exact "
+"""Begins the name of an integer that may lie outside its dtype: what an obligation is about when it says that it does not."""
 LIMIT = 500_000
 """Z3's resource units for one query; good encodings stay under 45,000."""
 
@@ -229,6 +231,10 @@ class Encoder:
             self.opaque[node] = self.flag(name) if node.dtype is BOOL else self._ranged(self.symbol(name), node.dtype)
         return self.opaque[node]
 
+    def alone(self, node: ir.Load) -> Any:
+        """An element of a tensor without indices."""
+        return self.flag(node.tensor) if node.dtype is BOOL else self.symbol(node.tensor)
+
     def _ranged(self, symbol: Any, dtype: DType) -> Any:
         if dtype.is_integer:
             self.facts += [symbol >= int(dtype.min), symbol <= int(dtype.max)]
@@ -340,6 +346,10 @@ class Encoder:
                 result = a * 2**constant
             case "shr" if isinstance(constant, int) and 0 <= constant < 64:
                 return a / self._number(2**constant)
+            case "shl":
+                result = self._scaled(a, b, node.dtype.bits)
+            case "shr":
+                return self._halved(a, b, node.dtype.bits)
             case "and" if isinstance(constant, int) and constant >= 0 and (constant & (constant + 1)) == 0:
                 return a % self._number(constant + 1)
             case _:
@@ -357,6 +367,26 @@ class Encoder:
             x, y = (a, b) if str(a) <= str(b) else (b, a)
             self.products[key] = (x, y, self.symbol(f"{key[0]}*{key[1]}"))
         return self.products[key][2]
+
+    def _scaled(self, a: Any, b: Any, bits: int) -> Any:
+        """``a * 2**b`` for an amount within its bounds, which is an obligation of its own; no unknown, so that what is said of it is true of it."""
+        import z3
+
+        result = a
+        for amount in range(1, bits):
+            result = z3.If(b >= amount, a * self._number(2**amount), result)
+        return result
+
+    def _halved(self, a: Any, b: Any, bits: int) -> Any:
+        """``a // 2**b``."""
+        import z3
+
+        made = self.symbol(f"halved{len(self.facts)}")
+        self.facts.append(z3.Implies(z3.And(b >= 0, a >= 0), z3.And(made >= 0, made <= a)))
+        self.facts.append(z3.Implies(z3.And(b >= 0, a < 0), z3.And(made >= a, made < 0)))
+        for amount in range(bits):
+            self.facts.append(z3.Implies(b == amount, made == a / self._number(2**amount)))
+        return made
 
     def _quotient(self, node: ir.Binary, a: Any, b: Any) -> tuple[Any, Any]:
         """Floor division and its remainder."""
@@ -385,8 +415,9 @@ class Encoder:
             indices = [self.integer(i) for i in node.indices]
             if node.tensor not in self.functions:
                 self.functions[node.tensor] = z3.Function(spelled(node.tensor), *[z3.IntSort(self.context)] * len(indices), sort)
-            made = self.functions[node.tensor](*indices) if indices else self.unknown(node)
-            self.elements[node] = made if node.dtype is BOOL else self._ranged(made, node.dtype)
+            made = self.functions[node.tensor](*indices) if indices else self.alone(node)
+            ranged = node.dtype is not BOOL and not node.tensor.startswith(EXACT)
+            self.elements[node] = self._ranged(made, node.dtype) if ranged else made
         return self.elements[node]
 
     # --------------------------------------------------------------------------------------------------------------- lemmas

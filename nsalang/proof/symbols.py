@@ -13,26 +13,10 @@ from math import prod
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
-from nsalang.proof.forms import between, counted
-from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute
+from nsalang.proof.ends import Ends, Ranges, held, symbolic
+from nsalang.proof.forms import between, counted, tidy
+from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute, wide
 from nsalang.proof.reason import every, implies, negated
-
-
-@dataclass(frozen=True, slots=True)
-class Ranges:
-    """The facts about one index variable: ``start <= index < stop``, and below ``extra`` too. ``whole``: a reduction over it sees all of it,
-    not just the block of a tile."""
-
-    name: str
-    start: ir.Expr
-    stop: ir.Expr
-    extra: ir.Expr | None = None
-    whole: bool = False
-
-    def facts(self, at: ir.Expr | None = None) -> tuple[ir.Expr, ...]:
-        here = at or index(self.name)
-        made = (ir.binary("le", self.start, here), ir.binary("lt", here, self.stop))
-        return made if self.extra is None else (*made, ir.binary("lt", here, self.extra))
 
 
 @dataclass(slots=True)
@@ -40,7 +24,8 @@ class Symbols:
     """What each variable stands for at a point of a kernel, and what is known of the unknowns. ``written``: the memory that some store writes.
     ``scope``: the index variables of the grid and of the loops here. ``uniform``: unknowns that are the same for all lanes of one block of a
     loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``limits``: the ends of
-    unknowns; ``lanes``: of what a sum adds for one lane of an axis; ``changes``: a loop's result as what it was before and the ends of the change."""
+    unknowns, before they are cut to 64 bits, and ``reaches``: the same as expressions; ``lanes``: an axis, and what a sum adds for one lane of it;
+    ``changes``: a loop's result as what it was before and the ends of the change."""
 
     kernel: ir.Kernel
     written: frozenset[str] = frozenset()
@@ -51,8 +36,9 @@ class Symbols:
     memo: dict[object, ir.Expr] = field(default_factory=dict)
     chains: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
     limits: dict[str, tuple[int, int]] = field(default_factory=dict)
-    lanes: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
-    changes: dict[str, tuple[ir.Expr, tuple[int, int]]] = field(default_factory=dict)
+    reaches: dict[str, Ends] = field(default_factory=dict)
+    lanes: dict[str, tuple[str, ir.Expr]] = field(default_factory=dict)
+    changes: dict[str, tuple[ir.Expr, tuple[int, int], Ends]] = field(default_factory=dict)
     uniform: set[tuple[str, str]] = field(default_factory=set)
     fresh: int = 0
     epoch: int = 0
@@ -77,6 +63,8 @@ class Symbols:
                     return self._reduction(n)
                 case ir.Scan():
                     return self._scan(n)
+                case ir.Dot() if n.dtype.is_integer:
+                    return self._contraction(n)
             return n
 
         return ir.rewrite(node, rule)
@@ -102,7 +90,7 @@ class Symbols:
         on = tuple(dict.fromkeys((*self.scope, *axes)))
         tensor = f"{name}#{self.fresh}"
         # The number may be a trial's, whose unknowns are gone.
-        for known in (self.book.definitions, self.limits, self.lanes, self.changes):
+        for known in (self.book.definitions, self.limits, self.reaches, self.lanes, self.changes):
             known.pop(tensor, None)
         self.uniform -= {(tensor, a) for a in self.ranges}
         return ir.Load(dtype, on, tensor, tuple(index(a) for a in on))
@@ -122,10 +110,45 @@ class Symbols:
             self.memo[key] = made
             self.define(made, *self._about(n, made))
             self.limits[made.tensor] = self._reduced(n)
+            if n.op == "sum" and n.dtype.kind == "signed":
+                self.adds(made, symbolic(self, n.x), [self.ranges[a].room for a in n.over])
             self.uniform |= {(made.tensor, axis) for axis in n.over}
             if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
-                self.lanes[made.tensor] = (n.over[0], self.ends(n.x))
+                self.lanes[made.tensor] = (n.over[0], n.x)
         return self.memo[key]
+
+    def adds(self, made: ir.Load, each: Ends, rooms: list[ir.Expr], here: ir.Expr | None = None) -> None:
+        """An unknown is a sum of ``each`` over at most as many lanes as the rooms multiply to (where ``here`` holds)."""
+        near, far = each, each
+        for room in rooms:
+            near, far = near.times(room), far.times(symbolic(self, room).high)
+        self.reaches[made.tensor] = far
+        known = self.book.definitions.get(made.tensor)
+        facts = near.around(made) if here is None else tuple(implies(here, f) for f in near.around(made))
+        self.define(made, (*(() if known is None else known.facts), *facts), None if known is None else known.count)
+
+    def _contraction(self, n: ir.Dot) -> ir.Expr:
+        """A contraction of integers: each of its terms is a product."""
+        key = (n, self.scope)
+        if key not in self.memo:
+            made = self.unknown("dot", n.dtype, n.axes)
+            self.memo[key] = made
+            term = ir.binary("mul", wide(n.a), wide(n.b))
+            low, high = self.ends(term)
+            r = self.ranges[n.over]
+            self.lanes[made.tensor] = (n.over, term)
+            lanes = self.most_lanes(r)
+            self.limits[made.tensor] = min(0, low * lanes), max(0, high * lanes)
+            self.adds(made, Ends(ir.const(low), ir.const(high)), [r.room])
+            self.uniform.add((made.tensor, n.over))
+        if n.acc is None:
+            return self.memo[key]
+        return ir.binary("add", n.acc, self.memo[key])
+
+    def most_lanes(self, r: Ranges) -> int:
+        """How many lanes a reduction over an axis has at most, as a number."""
+        room = self.ends(r.room)[1]
+        return room if r.whole else min(LONGEST_TILE, room)
 
     def _reduced(self, n: ir.Reduce) -> tuple[int, int]:
         if not n.dtype.is_integer:
@@ -137,8 +160,11 @@ class Symbols:
         if n.op == "absmax":
             return 0, max(abs(low), abs(high))
         if n.op == "sum":
-            lanes = prod(self.ends(r.stop)[1] - self.ends(r.start)[0] if r.whole else LONGEST_TILE for r in over)
+            lanes = prod(self.most_lanes(r) for r in over)
             return min(0, low * lanes), max(0, high * lanes)
+        if any(r.extra is not None for r in over):  # there may be no lane
+            nothing = int(n.dtype.min if n.op == "max" else n.dtype.max)
+            return min(low, nothing), max(high, nothing)
         return low, high
 
     def _about(self, n: ir.Reduce, made: ir.Load) -> tuple[tuple[ir.Expr, ...], Count | None]:
@@ -160,7 +186,10 @@ class Symbols:
                 bound = ir.binary("le", n.x, made) if n.op == "max" else ir.binary("le", made, n.x)
                 return (implies(here, bound), implies(exists, every((*within, ir.binary("eq", picked, made))))), None
             case "absmax" if n.dtype.kind == "signed":
-                return (ir.binary("le", zero, made),), None
+                size = ir.Unary(n.dtype, n.x.axes, "abs", n.x)
+                reached = every((*within, ir.binary("eq", substitute(size, lanes), made)))
+                covers = implies(here, ir.binary("le", size, made))
+                return (ir.binary("le", zero, made), covers, implies(ir.binary("lt", zero, made), reached)), None
             case "argmax" | "argmin":
                 (r,) = over
                 return tuple(implies(exists, f) for f in r.facts(made)), None
@@ -187,8 +216,8 @@ class Symbols:
         made: ir.Expr
         if flag is None or n.dtype.kind != "signed" or n.reverse:
             made = self.unknown("scan", n.dtype, n.axes)
-            if flag is not None and n.dtype.kind == "signed":
-                self.define(made, (ir.binary("le", ir.const(0), made),))
+            if n.dtype.kind == "signed":
+                self._prefix(n, made, r, flag is not None)
         else:
             exclusive = next((position for axis, p, position in self.chains if axis == n.over and p == flag), None)
             if exclusive is None and r.whole:
@@ -202,6 +231,18 @@ class Symbols:
             made = exclusive if n.exclusive else ir.binary("add", exclusive, ir.Cast(I64, flag.axes, flag))
         self.memo[key] = made
         return made
+
+    def _prefix(self, n: ir.Scan, made: ir.Load, r: Ranges, counts: bool) -> None:
+        """A running sum: of the lanes before (or behind) an index, which itself counts where it is not exclusive."""
+        each = Ends(ir.const(0), ir.const(1)) if counts else symbolic(self, n.x)
+        stop = r.stop if r.extra is None else ir.binary("min", r.stop, r.extra)
+        before = ir.binary("sub", stop, index(n.over)) if n.reverse else ir.binary("sub", index(n.over), r.start)
+        if n.reverse == n.exclusive:
+            before = ir.binary("sub" if n.reverse else "add", before, ir.const(1))
+        low, high = (0, 1) if counts else self.ends(n.x)
+        lanes = self.most_lanes(r)
+        self.limits[made.tensor] = min(0, low * lanes), max(0, high * lanes)
+        self.adds(made, each, [ir.binary("max", tidy(before), ir.const(0))], every(r.facts()))
 
     def count(self, r: Ranges, flag: ir.Expr, axes: tuple[str, ...]) -> tuple[ir.Load, ir.Load]:
         """How many lanes of a whole range before an index fulfil ``flag``, and how many of all do. One symbol for one predicate."""
@@ -257,10 +298,12 @@ class Symbols:
                 return 0, 1
             case ir.Cast() if e.mode == "convert" and e.x.dtype.is_integer and e.dtype.kind == "signed":
                 return self.within(self.ends(e.x), e.dtype)
-            case ir.Where() | ir.Binary(op="min" | "max"):
+            case ir.Where():
+                a, b = held(self.ends(e.a), e.a, e.cond), held(self.ends(e.b), e.b, negated(e.cond))
+                one, two = [e for e in (a, b) if e[0] <= e[1]] * 2 if (a[0] > a[1]) != (b[0] > b[1]) else (a, b)
+                return min(one[0], two[0]), max(one[1], two[1])
+            case ir.Binary(op="min" | "max"):
                 a, b = self.ends(e.a), self.ends(e.b)
-                if isinstance(e, ir.Where):
-                    return min(a[0], b[0]), max(a[1], b[1])
                 pick = min if e.op == "min" else max
                 return pick(a[0], b[0]), pick(a[1], b[1])
             case ir.Full():
@@ -284,11 +327,18 @@ class Symbols:
                     case "shl":
                         corners = [x << y for x in a for y in (max(0, min(b[0], 63)), max(0, min(b[1], 63)))]
                         return min(corners), max(corners)
-                    case "floordiv" if b[0] > 0:
-                        corners = [x // y for x in a for y in b]
+                    case "floordiv":
+                        # A quotient is extreme at a corner, with the divisors next to 0 as further corners.
+                        corners = [x // y for x in a for y in (*b, -1, 1) if y and b[0] <= y <= b[1]]
+                        return min(corners, default=0), max(corners, default=0)
+                    case "mod":
+                        # Of the divisor's sign, and nearer to 0; 0 // 0 is an obligation of its own.
+                        return min(0, b[0] + 1), max(0, b[1] - 1)
+                    case "shr":
+                        corners = [x >> max(0, min(y, 63)) for x in a for y in b]
                         return min(corners), max(corners)
-                    case "mod" if b[0] > 0:
-                        return 0, b[1] - 1
+                    case "and" if a[0] >= 0 or b[0] >= 0:
+                        return 0, min(high for low, high in (a, b) if low >= 0)
         dtype = e.dtype
         return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
 

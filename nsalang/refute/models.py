@@ -24,6 +24,7 @@ from nsalang.interp import numerics
 from nsalang.interp.run import Fault
 from nsalang.interp.views import views
 from nsalang.proof import smt
+from nsalang.proof.lemmas import values
 from nsalang.proof.prover import element_types
 from nsalang.refute.evaluate import Number, evaluate
 
@@ -34,6 +35,8 @@ MOST_PROMISED = 2000
 PATTERNS = range(9)
 """Data that the model leaves open: 0, 1, -1, counting, and random; all data are from FREE on: the model's may follow from what was made up."""
 FREE = 6
+EXTREMES = range(9, 12)
+"""More data that the model leaves open: the greatest values, the least, and both in turn; what adds up goes furthest with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ def launches(kernel: ir.Kernel, model: Mapping[str, int], patterns: Sequence[int
             continue
         top = max(dims.values(), default=2)
         tensors = {t.name: _plain(t.dtype, shapes[t.name], pattern, top, n) for n, t in enumerate(kernel.tensors)}
+        if pattern in EXTREMES:
+            tensors |= {t.name: _extreme(kernel, t, tensors[t.name], pattern, {**dims, **scalars}) for t in kernel.tensors}
         if _fill(kernel, tensors, dims, scalars, model, pattern):
             yield Launch(dims, scalars, tensors)
 
@@ -118,6 +123,19 @@ def _plain(dtype: DType, shape: tuple[int, ...], pattern: int, size: int, seed: 
     whole = whole if pattern > 3 else torch.arange(count) % max(1, size) if pattern == 3 else torch.full((count,), fixed[pattern])
     whole = whole % 2 if dtype is BOOL else whole.clamp(max(int(dtype.min), -1), min(int(dtype.max), 2**62))
     return whole.to(numerics.memory_dtype(dtype)).reshape(shape)
+
+
+def _extreme(kernel: ir.Kernel, tensor: ir.Tensor, plain: Tensor, pattern: int, names: Mapping[str, Number]) -> Tensor:
+    """Integers at the ends of their dtype, or of what is promised of them."""
+    if not tensor.dtype.is_integer:
+        return plain
+    low, high = int(tensor.dtype.min), int(tensor.dtype.max)
+    for least, beyond in values(kernel, tensor.name):
+        a, b = evaluate(least, names), evaluate(beyond, names)
+        low, high = (low if a is None else max(low, int(a))), (high if b is None else min(high, int(b) - 1))
+    ends = torch.tensor([high, low] if pattern != EXTREMES[1] else [low, high], dtype=torch.int64).to(numerics.memory_dtype(tensor.dtype))
+    chosen = torch.arange(plain.numel()) % 2 if pattern == EXTREMES[2] else torch.zeros(plain.numel(), dtype=torch.int64)
+    return ends[chosen].reshape(plain.shape)
 
 
 def everything(

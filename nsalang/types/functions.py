@@ -207,7 +207,16 @@ def _cdiv(scope: Scope, node: syntax.Call) -> Operand:
         return Exact(Fraction(-(-a.value // b.value)))
     x, y = integer(scope, a_node, "an argument of 'cdiv'"), integer(scope, b_node, "an argument of 'cdiv'")
     imply_positive(scope, y, b_node)
-    return scope.binary("floordiv", scope.binary("add", x, scope.binary("sub", y, ir.const(1), node.span), node.span), y, node.span)
+    if _is_size(x) and (isinstance(y, ir.Dim) or (isinstance(y, ir.Const) and y.value > 0)):
+        return scope.binary("floordiv", scope.binary("add", x, scope.binary("sub", y, ir.const(1), node.span), node.span), y, node.span)
+    # Of data, `x + y - 1` could leave 64 bits where the quotient does not, and is wrong for y < 0.
+    rest = scope.binary("ne", scope.binary("mod", x, y, node.span), ir.Const(y.dtype, (), 0), node.span)
+    return scope.binary("add", scope.binary("floordiv", x, y, node.span), ir.Cast(I64, rest.axes, rest, span=node.span), node.span)
+
+
+def _is_size(x: ir.Expr) -> bool:
+    """Whether an integer is made of dimensions and index variables, which are far from the ends of 64 bits."""
+    return all(isinstance(n, (ir.Const, ir.Dim, ir.Index, ir.Binary)) for n in ir.walk(x))
 
 
 def _reduction(op: ir.ReduceOp) -> Handler:
