@@ -13,6 +13,7 @@ from nsalang.base.target import Target
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number
+from nsalang.lowering.program import Kind, Program
 from nsalang.lowering.tilelang_ahead import Ahead, ahead
 from nsalang.lowering.tilelang_barriers import NONE, around
 from nsalang.lowering.tilelang_blocks import Blocks
@@ -20,7 +21,6 @@ from nsalang.lowering.tilelang_bools import bool_axes
 from nsalang.lowering.tilelang_buffers import tuple_of
 from nsalang.lowering.tilelang_values import Values
 from nsalang.lowering.turns import long_loops
-from nsalang.toolchain import Kind, Program
 
 SCALARS: dict[Kind, str] = {"pointer": "T.handle", "i32": "T.int32", "i64": "T.int64", "f32": "T.float32", "bool": "T.bool"}
 RESERVED = frozenset(

@@ -13,7 +13,7 @@ from nsalang.base.source import Span
 from nsalang.base.target import Target
 from nsalang.lowering import emit
 from nsalang.lowering.emit import Arguments, Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
-from nsalang.toolchain import Program
+from nsalang.lowering.program import Program
 
 INFIX: dict[ir.BinaryOp, str] = {**emit.INFIX, "tdiv": "//", "tmod": "%"}
 # div_rn and sqrt_rn are IEEE; `/` and tl.sqrt are approximations.

@@ -22,7 +22,7 @@ from nsalang.interp.run import interpret
 from nsalang.launch import launcher as launch
 from nsalang.launch import plans
 from nsalang.launch.options import DEFAULT, options_of
-from nsalang.toolchain import Argument
+from nsalang.lowering.program import Argument
 
 TEXT = """
 def add(x: f32[M, N], y: f32[M, N], out: Out[f32[M, N]]):

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from nsalang import ir, syntax
-from nsalang.build.cache import Cache, cache_root, key_of
-from nsalang.types.signature import Setting, Signature, functions
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target
-from nsalang.toolchain import Files, Launch, Program
+from nsalang.build.cache import Cache, cache_root, key_of
+from nsalang.lowering.program import Program
+from nsalang.toolchain import Files, Launch
+from nsalang.types.signature import Setting, Signature, functions
 
 if TYPE_CHECKING:
-    from nsalang.types import programs, typecheck
     from nsalang.lowering.emit import Generated
+    from nsalang.types import programs
+    from nsalang.types.settings import Settings
 
 Backend: TypeAlias = Literal["triton", "tilelang"]
 BACKENDS: tuple[Backend, ...] = ("triton", "tilelang")
@@ -117,10 +119,10 @@ def typed_program(unit: Unit, meaning: Meaning) -> programs.Program:
     return programs.specialise(unit.file, unit.name, _settings(unit, meaning))
 
 
-def _settings(unit: Unit, meaning: Meaning) -> typecheck.Settings:
-    from nsalang.types import typecheck
+def _settings(unit: Unit, meaning: Meaning) -> Settings:
+    from nsalang.types.settings import Settings
 
-    return typecheck.Settings(
+    return Settings(
         target=meaning.target,
         constants=dict(meaning.settings),
         dims=dict(meaning.dims),
@@ -360,7 +362,21 @@ def _compiler_version(name: str) -> str:
     return said.strip().rsplit("\n", 1)[-1]
 
 
-MAKES_CODE = ("base", "syntax", "ir", "host", "types", "interp", "proof", "refute", "passes", "lowering", "toolchain", "build", "version.py")
+MAKES_CODE = (
+    "base",
+    "syntax",
+    "ir",
+    "host",
+    "types",
+    "interp",
+    "proof",
+    "refute",
+    "passes",
+    "lowering",
+    "toolchain",
+    "build",
+    "version.py",
+)
 """What of nsalang other code of a kernel can come from: commands, reports and benchmarks are no part of it."""
 
 

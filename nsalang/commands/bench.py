@@ -14,7 +14,8 @@ import click
 from nsalang import ir
 from nsalang.base.target import Target, parse_target
 from nsalang.build.pipeline import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
-from nsalang.commands.settings import allow_option, define_options, meaning_of, no_kernel, pairs, pin_option, pinned
+from nsalang.commands.python_files import no_kernel
+from nsalang.commands.settings import allow_option, define_options, meaning_of, pairs, pin_option, pinned
 from nsalang.host.memory import enough_memory
 from nsalang.launch.options import check_here
 from nsalang.report.terminal import Session, session_options

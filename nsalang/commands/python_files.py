@@ -6,12 +6,15 @@ import difflib
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nsalang.base.source import NsaError
-from nsalang.commands.settings import no_kernel
 from nsalang.launch.kernel import Kernel
+
+if TYPE_CHECKING:
+    from nsalang.launch.kernel import Kernel
 
 MODULE = "nsalang_file"
 """The name under which the file is imported: never ``__main__``, so that what it does as a script stays undone."""
@@ -48,3 +51,8 @@ def python_kernels(path: str, name: str | None) -> list[Kernel]:
         hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(found)}"
         raise click.UsageError(f"{path} has no kernel '{name}': {hint}")
     return [found[name]]
+
+
+def no_kernel(file: str, help: str) -> NsaError:
+    """The error for a file that has nothing to work on."""
+    return NsaError.at("NSA0207", f"{file} has no kernel", help=help)

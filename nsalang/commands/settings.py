@@ -11,7 +11,7 @@ import click
 
 from nsalang import ir, syntax
 from nsalang.base.dtypes import ALL
-from nsalang.base.source import NsaError
+from nsalang.commands.python_files import no_kernel
 from nsalang.types.missing_grid import check_grids
 from nsalang.types.signature import Setting, Signature, called_kernels, functions, is_kernel, is_program
 
@@ -138,11 +138,6 @@ def kernels_of(file: syntax.File, name: str | None) -> list[str]:
         hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
         raise click.UsageError(f"{file.source.name} has no kernel '{name}': {hint}")
     return [name]
-
-
-def no_kernel(file: str, help: str) -> NsaError:
-    """The error for a file that has nothing to work on."""
-    return NsaError.at("NSA0207", f"{file} has no kernel", help=help)
 
 
 def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:

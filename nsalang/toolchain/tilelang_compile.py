@@ -27,7 +27,8 @@ from typing import Any
 
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target, parse_target
-from nsalang.toolchain import Argument, Files, Launch, Program
+from nsalang.lowering.program import Argument, Program
+from nsalang.toolchain import Files, Launch
 from nsalang.toolchain.tilelang_cpu import cpu_language, header, narrowed, pipeline
 from nsalang.toolchain.tilelang_mends import mended, with_exponentials
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from nsalang.base.source import NsaError
 from nsalang.base.target import Target, parse_target
-from nsalang.toolchain import Argument, Files, Launch, Program
+from nsalang.lowering.program import Argument, Program
+from nsalang.toolchain import Files, Launch
 from nsalang.toolchain.triton_types import signature
 
 KINDS = ("ttir", "ttgir", "ptx", "cubin", "amdgcn", "hsaco")

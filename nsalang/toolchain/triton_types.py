@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nsalang.base.target import parse_target
-from nsalang.toolchain import Program
+from nsalang.lowering.program import Program
 
 _SCALARS = {"i32": "i32", "i64": "i64", "f32": "fp32", "bool": "i1"}
 _ELEMENTS = {

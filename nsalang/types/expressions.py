@@ -41,9 +41,7 @@ def operand(scope: Scope, node: syntax.Expr) -> Operand:
         case syntax.Conditional():
             return _conditional(scope, node)
         case syntax.Call():
-            from nsalang.types.functions import call
-
-            return call(scope, node)
+            return scope.call(scope, node)
         case syntax.Subscript():
             return load(scope, node)
         case syntax.Attribute():
