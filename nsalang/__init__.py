@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nsalang.base.source import NsaError as NsaError
     from nsalang.base.target import Target as Target
-    from nsalang.build.pipeline import Compiled as Compiled
+    from nsalang.build.compiled import Compiled as Compiled
     from nsalang.launch.kernel import Kernel as Kernel
     from nsalang.launch.kernel import Module as Module
     from nsalang.launch.kernel import Program as Program

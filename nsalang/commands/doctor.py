@@ -15,8 +15,8 @@ import click
 from nsalang import __version__
 from nsalang.base.source import NsaError
 from nsalang.base.target import KNOWN, parse_target
-from nsalang.build.pipeline import BACKENDS, Backend
 from nsalang.report.terminal import Session, session_options
+from nsalang.toolchain.backends import BACKENDS, BackendName
 
 PACKAGES = ("torch", "triton", "tilelang", "apache-tvm-ffi", "z3-solver", "lark", "numpy", "click", "rich", "platformdirs")
 
@@ -122,7 +122,7 @@ def _backend(backend: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _trial(backend: Backend, target: str) -> str:
+def _trial(backend: BackendName, target: str) -> str:
     """``runs``; how far code is made without the device, up to the last text before a compiler that Backends tells of; or why not."""
     from nsalang import load
     from nsalang.commands.bench import examples

@@ -14,7 +14,8 @@ import click
 
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target, parse_target
-from nsalang.build.pipeline import BACKENDS, Choice, Meaning, choose_backend
+from nsalang.build.backends import choose_backend
+from nsalang.build.pipeline import Choice, Meaning
 from nsalang.commands.files import write_files
 from nsalang.commands.settings import (
     allow_option,
@@ -30,6 +31,7 @@ from nsalang.commands.settings import (
 )
 from nsalang.report.proofs import JSON_VERSION, Query, Report, Row, Totals, Verdict, counted, draw, variant_text
 from nsalang.report.terminal import Session, console, report, session_options
+from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
     from nsalang.launch.kernel import Entry

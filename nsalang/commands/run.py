@@ -9,10 +9,11 @@ import click
 
 from nsalang.base.source import NsaError
 from nsalang.base.target import parse_target
-from nsalang.build.pipeline import BACKENDS, choose_backend
+from nsalang.build.backends import choose_backend
 from nsalang.commands.settings import allow_option, define_options, pin_option, pinned
 from nsalang.launch.options import check_here
 from nsalang.report.terminal import Session, report, session_options
+from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
     from nsalang.bench.compare import Comparison

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from nsalang import syntax
 from nsalang.base.source import NsaError, Source
 from nsalang.base.target import Target, parse_target
-from nsalang.build.pipeline import Choice, Compiled, Meaning, Unit, choose_backend
+from nsalang.build.backends import choose_backend
+from nsalang.build.compiled import Compiled
+from nsalang.build.pipeline import Choice, Meaning, Unit
 from nsalang.launch.arguments import Parameters, constants_of, shown, unknown_argument
 from nsalang.launch.launcher import Launcher
 from nsalang.launch.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_later, tile_of
