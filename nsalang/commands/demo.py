@@ -10,7 +10,7 @@ import click
 
 from nsalang.base.target import Target
 from nsalang.build.pipeline import BACKENDS, Choice, Meaning, Unit, compile_kernel
-from nsalang.commands.files import write_files
+from nsalang.report.files import write_files
 from nsalang.report.terminal import Session, session_options
 
 if TYPE_CHECKING:
