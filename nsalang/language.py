@@ -28,6 +28,9 @@ NAMES: dict[str, object] = {
 }
 
 
+__all__ = list(NAMES)  # noqa: PLE0604 (``import *`` gives them all; each comes from __getattr__)
+
+
 def __getattr__(name: str) -> object:
     try:
         return NAMES[name]
