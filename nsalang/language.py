@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from nsalang.base.names import NAMES
 
+__all__ = list(NAMES)
+
 
 def __getattr__(name: str) -> object:
     try:

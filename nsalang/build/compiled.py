@@ -20,6 +20,7 @@ from nsalang.build.remedies import place_that_settles
 from nsalang.lowering.program import Program
 from nsalang.toolchain import Files, Launch
 from nsalang.toolchain.backends import BACKEND
+from nsalang.toolchain.stored import sound
 
 if TYPE_CHECKING:
     from nsalang.lowering.emit import Generated
@@ -74,21 +75,35 @@ class Compiled:
     @property
     def artifact(self) -> Files:
         """The target code as files, from the cache or compiled now. Raises NsaError 06xx where the backend or its tools cannot."""
-        key, cache = self.key, Cache(cache_root())
-        found = cache.get(key)
-        if found is not None:
+        return self._stored() or self._compiled()
+
+    def _stored(self) -> Files | None:
+        """The files from the cache. An entry that is whole and not what this program needs is deleted."""
+        cache = Cache(cache_root())
+        why, forbidden = cache.exposed()
+        if why:
+            _warn_exposed(cache.root, why, forbidden)
+        found = None if forbidden else cache.get(self.key)
+        if found is None or sound(self.program, found):
             return found
+        cache.discard(self.key)
+        return None
+
+    def _compiled(self) -> Files:
+        """The files compiled now, and kept."""
         files = dict(self._made(BACKEND[self.choice.backend].compile))
+        cache = Cache(cache_root())
         about = {
             "kernel": self.kernel.name,
             "target": str(self.target),
             "backend": self.choice.backend,
             **versions(self.choice.backend, self.target),
         }
-        try:
-            cache.put(key, files, about)
-        except NsaError as error:
-            _warn_uncached(cache.root, error.diagnostics[0].sentence)
+        if not cache.exposed()[1]:
+            try:
+                cache.put(self.key, files, about)
+            except NsaError as error:
+                _warn_uncached(cache.root, error.diagnostics[0].sentence)
         return files
 
     def emit(self, kind: str) -> str | bytes:
@@ -132,7 +147,18 @@ class Compiled:
 
     def load(self) -> Launch:
         """The function that runs the code on this machine. Raises NSA0605 where there is no such device."""
-        return BACKEND[self.choice.backend].load(self.program, self.artifact)
+        stored = self._stored()
+        if stored is not None:
+            try:
+                return self._loaded(stored)
+            except NsaError:
+                raise
+            except Exception:  # noqa: BLE001 (whatever a library says of stored files that no compiler made: they are made anew)
+                Cache(cache_root()).discard(self.key)
+        return self._loaded(self._compiled())
+
+    def _loaded(self, files: Files) -> Launch:
+        return BACKEND[self.choice.backend].load(self.program, files)
 
 
 def compile_kernel(unit: Unit, meaning: Meaning, choice: Choice, after: After = nothing, kernel: ir.Kernel | None = None) -> Compiled:
@@ -147,4 +173,15 @@ def _warn_uncached(root: Path, sentence: str) -> None:
     """Once a directory and reason: a run that compiles a hundred kernels need not say it a hundred times."""
     warnings.warn(
         f"compiled kernels are not kept: {sentence}; set NSALANG_CACHE_DIR to a directory that can be written", RuntimeWarning, stacklevel=2
+    )
+
+
+@functools.cache
+def _warn_exposed(root: Path, why: str, forbidden: bool) -> None:
+    """Compiled code is loaded into this process: who can write to the cache can run what they like as this user."""
+    done = "it is not used" if forbidden else "chmod go-w, or set NSALANG_CACHE_DIR to a directory of your own"
+    warnings.warn(
+        f"NSA0709: the cache directory '{root}' may hold code of others, which would run as you: {why}; {done}",
+        RuntimeWarning,
+        stacklevel=2,
     )

@@ -16,7 +16,7 @@ from nsalang.base.target import Target, parse_target
 from nsalang.build.backends import choose_backend
 from nsalang.build.pipeline import Choice, Unit, lower, prepare, typed
 from nsalang.commands.python_files import no_kernel
-from nsalang.commands.settings import allow_option, define_options, meaning_of, pairs, pin_option, pinned
+from nsalang.commands.settings import allow_option, define_options, meaning_of, pairs, pin_option, pinned, seed_option
 from nsalang.host.memory import enough_memory
 from nsalang.launch.options import check_here
 from nsalang.report.terminal import Session, session_options
@@ -35,12 +35,12 @@ STAGES = ("parse", "typecheck", "passes", "lower")
 @click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), default="both", show_default=True)
 @pin_option
 @allow_option
-@click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
+@seed_option
 @click.option("--events", is_flag=True, help="On a GPU: time launches by the host with CUDA events, not replays of a CUDA graph.")
 @click.option(
     "--compile-time", is_flag=True, help="Milliseconds from text to source, by stage, for each kernel of FILES (default: the examples)."
 )
-@click.option("--repeat", default=5, show_default=True, help="With --compile-time: the best of so many.")
+@click.option("--repeat", type=click.IntRange(1, 1_000_000), default=5, show_default=True, help="With --compile-time: the best of so many.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output instead of a table.")
 @session_options
 @click.pass_obj
@@ -166,7 +166,7 @@ def compile_times(
         for name in names:
             for backend in backends:
                 say(f"compiling {name} by {backend}")
-                rounds = [_round(path, name, raw, device, backend, pins, allow) for _ in range(max(1, repeat))]
+                rounds = [_round(path, name, raw, device, backend, pins, allow) for _ in range(repeat)]
                 best = min(rounds, key=sum)
                 rows.append(
                     {

@@ -11,7 +11,7 @@ import click
 from nsalang.base.target import Target
 from nsalang.build.compiled import compile_kernel
 from nsalang.build.pipeline import Choice, Meaning, Unit
-from nsalang.commands.files import write_files
+from nsalang.report.files import write_files
 from nsalang.report.terminal import Session, session_options
 from nsalang.toolchain.backends import BACKENDS
 

@@ -93,7 +93,9 @@ def _cache_state() -> str:
         entries = Cache(root).entries()
     except NsaError as error:
         return f"{root}: {error.diagnostics[0].sentence}"
-    return f"{root}: writable, {len(entries)} entries, {sum(e.size for e in entries) / 1e6:.1f} MB"
+    why, _ = Cache(root).exposed()
+    risk = f" (others may put code there: {why})" if why else ""
+    return f"{root}: writable{risk}, {len(entries)} entries, {sum(e.size for e in entries) / 1e6:.1f} MB"
 
 
 def _devices() -> list[str]:

@@ -12,6 +12,7 @@ import click
 
 from nsalang.base.source import NsaError
 from nsalang.launch.kernel import Kernel
+from nsalang.syntax.parser import read_source
 
 if TYPE_CHECKING:
     from nsalang.launch.kernel import Kernel
@@ -23,11 +24,10 @@ MODULE = "nsalang_file"
 def python_kernels(path: str, name: str | None) -> list[Kernel]:
     """The kernel named, or all, in the order of the file.
 
-    Raises NSA0207 where there is none, NSA0703 where there is no file, NSA0704 where importing it raises, UsageError for an unknown name.
+    Raises NSA0207 where there is none, what reading a text raises, NSA0704 where importing it raises, UsageError for an unknown name.
     """
     place = Path(path)
-    if not place.is_file():
-        raise NsaError.at("NSA0703", f"there is no file {path}")
+    read_source(place)
     spec = importlib.util.spec_from_file_location(MODULE, place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -35,9 +35,9 @@ def python_kernels(path: str, name: str | None) -> list[Kernel]:
     sys.path.insert(0, str(place.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except NsaError:
+    except (NsaError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever a user's file raises
+    except BaseException as error:  # whatever a user's file raises; sys.exit ends it and not us
         raise NsaError.at("NSA0704", f"the file {path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         del sys.modules[MODULE], sys.path[0]
