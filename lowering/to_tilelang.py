@@ -92,7 +92,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     head.out += tensors.out
     head.depth = 2
     number_of_block = f" as {printer.pid}" if printer.pid else ""
-    head.line(f"with T.Kernel({count}, threads={kernel.schedule.warps * target.warp}){number_of_block}:")
+    head.line(f"with T.Kernel({count}, threads={kernel.schedule.warps * target.facts.warp}){number_of_block}:")
     head.out += printer.places.out
     first = len(head.out)
     head.out += printer.emitter.out or ["            pass"]
@@ -264,7 +264,7 @@ class Printer(Blocks):
         """At the beginning of a step: begin to load what a later one needs, and wait for what this one needs."""
         later = s.stages - 1
         self.fetch(s, early, infix("+", name, number(later * length)), hi, self.version(infix("+", counter, number(later)), s))
-        if self.asynchronous:
+        if self.target.facts.asynchronous:
             self.emitter.line(f"T.ptx_wait_group({later})", s.span)
         self.emitter.line("T.sync_threads()", s.span)
         for variable in s.ahead:
@@ -282,10 +282,6 @@ class Printer(Blocks):
         picked = self.names.pick(name)
         self.emitter.line(f"{picked} = {x}", s.span)
         return Text(picked)
-
-    @property
-    def asynchronous(self) -> bool:
-        return self.target.kind != "hip"
 
     def fetch(self, s: ir.For, early: Ahead, base: Text, hi: Text, version: Text) -> None:
         """The loads of one step that may not exist, as a group of asynchronous copies, after what their addresses are made of."""
@@ -310,12 +306,12 @@ class Printer(Blocks):
             for assign, load in early.loads:
                 self.buffer(assign, s.stages)
                 self.values.versions[assign.name] = version
-                with self.parallel(load.axes, assign, self.asynchronous):
+                with self.parallel(load.axes, assign, self.target.facts.asynchronous):
                     # A plain zero, so that the copy itself writes it; beside a short integer it would make an i32 of that.
                     short = load.dtype.is_integer and load.dtype.bits < 32
                     zero = self.values.typed(ir.Const(load.dtype, (), 0)) if short else Text("0")
                     self.emitter.line(f"{self.values.variable(assign.name, load.axes)} = {self.values.load(load, zero)}", assign.span)
-        if self.asynchronous:
+        if self.target.facts.asynchronous:
             self.emitter.line("T.ptx_commit_group()", s.span)
         self.values.bases, self.values.versions = before, versions
 

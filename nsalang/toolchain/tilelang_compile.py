@@ -96,7 +96,7 @@ def _device_target(target: Target) -> Any:
     if target.kind == "cpu":
         return tvm.target.Target("c", "c")
     if target.kind == "hip":
-        return tvm.target.Target({"kind": "hip", "mcpu": target.arch, "thread_warp_size": target.warp})
+        return tvm.target.Target({"kind": "hip", "mcpu": target.arch, "thread_warp_size": target.facts.warp})
     return tvm.target.Target({"kind": "cuda", "arch": cuda_arch(target)})
 
 

@@ -44,7 +44,7 @@ def _missing() -> NsaError:
 def _gpu_target(target: Target) -> Any:
     from triton.backends.compiler import GPUTarget
 
-    return GPUTarget(target.kind, target.capability if target.kind == "cuda" else target.arch, target.warp)
+    return GPUTarget(target.kind, target.capability if target.kind == "cuda" else target.arch, target.facts.warp)
 
 
 @contextmanager
@@ -119,11 +119,11 @@ def _compile(program: Program) -> tuple[dict[str, str | bytes], dict[str, Any]]:
         except Exception as error:
             raise _compile_error(program, error) from error
         metadata = kernel.metadata._asdict()
-        if metadata["shared"] > target.shared_memory:
+        if metadata["shared"] > target.facts.shared_memory:
             raise NsaError.at(
                 "NSA0602",
                 f"Triton needs {metadata['shared']} bytes of shared memory for '{program.entry}', and a block on {target} can have"
-                f" {target.shared_memory}",
+                f" {target.facts.shared_memory}",
                 help="pin shorter tiles, or fewer stages",
             )
         return dict(kernel.asm), metadata

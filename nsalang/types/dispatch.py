@@ -40,7 +40,7 @@ def call(scope: Scope, node: syntax.Call) -> Operand:
         raise NsaError.at("NSA0311", f"'{name}' is no function", node.function.span)
     (argument,) = arguments(node, 1, 1)
     x = operand(scope, argument)
-    dtype = scope.target.e4m3 if found is E4M3 else found
+    dtype = scope.target.facts.e4m3 if found is E4M3 else found
     if isinstance(x, Exact) and not x.is_bool and (dtype.is_float or (dtype.is_integer and not x.is_float)):
         made = as_dtype(x, dtype, node.span)
         return made if dtype.kind != "signed" else ir.Const(I64, (), made.value, span=node.span)

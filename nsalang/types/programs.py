@@ -198,7 +198,7 @@ def _scratch(draft: Draft, target: syntax.Expr, node: syntax.Expr) -> None:
         raise NsaError.at("NSA0336", "'empty' takes a tensor type, e.g. f32[S, 4]", kind.span)
     if dtype is E2M1:
         raise NsaError.at("NSA0336", "scratch can't hold e2m1", kind.value.span, help="two of them make a u8")
-    dtype = scope.target.e4m3 if dtype is E4M3 else dtype
+    dtype = scope.target.facts.e4m3 if dtype is E4M3 else dtype
     shape = []
     for extent in kind.indices:
         made = integer(scope, extent, "an extent")

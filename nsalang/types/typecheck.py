@@ -224,7 +224,7 @@ def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, 
     if isinstance(bound, Poison):
         dtype: DType | None = None
     elif isinstance(bound, DType):
-        dtype = scope.target.e4m3 if bound is E4M3 else bound
+        dtype = scope.target.facts.e4m3 if bound is E4M3 else bound
     else:
         raise unknown("dtype", taken.dtype_name, taken.dtype_span, list(ALL), "NSA0319")
     shape: tuple[ir.Expr, ...] = ()
