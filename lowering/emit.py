@@ -15,9 +15,9 @@ from nsalang.base.dtypes import I64
 from nsalang.base.source import Span
 from nsalang.base.target import Target
 from nsalang.ir.summary import machine_facts, proofs
+from nsalang.lowering.program import Argument, Kind, Program
 from nsalang.lowering.turns import Turns
 from nsalang.lowering.wrap import WIDTH, wrapped
-from nsalang.toolchain import Argument, Kind, Program
 
 
 @dataclass(frozen=True, slots=True)

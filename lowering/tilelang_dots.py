@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nsalang import ir
+from nsalang.base.target import WARP_COLUMNS, WARP_ROWS
 from nsalang.lowering import emit
 
 
@@ -58,14 +59,15 @@ def policy(kernel: ir.Kernel, product: Product) -> str:
     one product and applied to another has no layout in TileLang unless both have the same warps at a row."""
     beside = {_warps_beside(kernel, p) for _, x in products(kernel) if (p := Product.of(x)).rows == product.rows}
     rows = math.prod(map(kernel.schedule.length, product.rows))
-    return "FullRow" if rows >= 16 * kernel.schedule.warps or len(beside) > 1 else "FullCol"
+    return "FullRow" if rows >= WARP_ROWS * kernel.schedule.warps or len(beside) > 1 else "FullCol"
 
 
 def _warps_beside(kernel: ir.Kernel, product: Product) -> int:
     """How many warps TileLang puts beside each other under FullCol: each has a multiple of 16 rows and of 8 columns."""
     (rows, columns), warps = shape(kernel, (product.rows, product.columns)), kernel.schedule.warps
     return max(
-        (n for n in range(1, warps + 1) if warps % n == 0 and columns % (8 * n) == 0 and rows % (16 * warps // n) == 0), default=warps
+        (n for n in range(1, warps + 1) if warps % n == 0 and columns % (WARP_COLUMNS * n) == 0 and rows % (WARP_ROWS * warps // n) == 0),
+        default=warps,
     )
 
 

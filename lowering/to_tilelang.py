@@ -13,6 +13,7 @@ from nsalang.base.target import Target
 from nsalang.lowering import emit
 from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Generated, Names, Text, call, infix, number
+from nsalang.lowering.program import Kind, Program
 from nsalang.lowering.tilelang_ahead import Ahead, ahead
 from nsalang.lowering.tilelang_barriers import NONE, around
 from nsalang.lowering.tilelang_blocks import Blocks
@@ -20,7 +21,6 @@ from nsalang.lowering.tilelang_bools import bool_axes
 from nsalang.lowering.tilelang_buffers import tuple_of
 from nsalang.lowering.tilelang_values import Values
 from nsalang.lowering.turns import long_loops
-from nsalang.toolchain import Kind, Program
 
 SCALARS: dict[Kind, str] = {"pointer": "T.handle", "i32": "T.int32", "i64": "T.int64", "f32": "T.float32", "bool": "T.bool"}
 RESERVED = frozenset(
@@ -92,7 +92,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     head.out += tensors.out
     head.depth = 2
     number_of_block = f" as {printer.pid}" if printer.pid else ""
-    head.line(f"with T.Kernel({count}, threads={kernel.schedule.warps * target.warp}){number_of_block}:")
+    head.line(f"with T.Kernel({count}, threads={kernel.schedule.warps * target.facts.warp}){number_of_block}:")
     head.out += printer.places.out
     first = len(head.out)
     head.out += printer.emitter.out or ["            pass"]
@@ -264,7 +264,7 @@ class Printer(Blocks):
         """At the beginning of a step: begin to load what a later one needs, and wait for what this one needs."""
         later = s.stages - 1
         self.fetch(s, early, infix("+", name, number(later * length)), hi, self.version(infix("+", counter, number(later)), s))
-        if self.asynchronous:
+        if self.target.facts.asynchronous:
             self.emitter.line(f"T.ptx_wait_group({later})", s.span)
         self.emitter.line("T.sync_threads()", s.span)
         for variable in s.ahead:
@@ -282,10 +282,6 @@ class Printer(Blocks):
         picked = self.names.pick(name)
         self.emitter.line(f"{picked} = {x}", s.span)
         return Text(picked)
-
-    @property
-    def asynchronous(self) -> bool:
-        return self.target.kind != "hip"
 
     def fetch(self, s: ir.For, early: Ahead, base: Text, hi: Text, version: Text) -> None:
         """The loads of one step that may not exist, as a group of asynchronous copies, after what their addresses are made of."""
@@ -310,12 +306,12 @@ class Printer(Blocks):
             for assign, load in early.loads:
                 self.buffer(assign, s.stages)
                 self.values.versions[assign.name] = version
-                with self.parallel(load.axes, assign, self.asynchronous):
+                with self.parallel(load.axes, assign, self.target.facts.asynchronous):
                     # A plain zero, so that the copy itself writes it; beside a short integer it would make an i32 of that.
                     short = load.dtype.is_integer and load.dtype.bits < 32
                     zero = self.values.typed(ir.Const(load.dtype, (), 0)) if short else Text("0")
                     self.emitter.line(f"{self.values.variable(assign.name, load.axes)} = {self.values.load(load, zero)}", assign.span)
-        if self.asynchronous:
+        if self.target.facts.asynchronous:
             self.emitter.line("T.ptx_commit_group()", s.span)
         self.values.bases, self.values.versions = before, versions
 

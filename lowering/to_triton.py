@@ -13,7 +13,7 @@ from nsalang.base.source import Span
 from nsalang.base.target import Target
 from nsalang.lowering import emit
 from nsalang.lowering.emit import Arguments, Emitter, Generated, Names, Text, call, infix, method, number, prefix, subscript
-from nsalang.toolchain import Program
+from nsalang.lowering.program import Program
 
 INFIX: dict[ir.BinaryOp, str] = {**emit.INFIX, "tdiv": "//", "tmod": "%"}
 # div_rn and sqrt_rn are IEEE; `/` and tl.sqrt are approximations.
@@ -66,7 +66,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
 
 def dtype_name(dtype: DType, target: Target) -> str:
     """A dtype as Triton writes it; e4m3 is the format that the target has."""
-    return target.e4m3.triton if dtype.name == "e4m3" else dtype.triton
+    return target.facts.e4m3.triton if dtype.name == "e4m3" else dtype.triton
 
 
 @dataclass(slots=True)
@@ -382,7 +382,7 @@ class Printer:
         operands = [self.matrix(first, (*batch, rows, over)), self.matrix(second, (*batch, over, columns))]
         named: dict[str, str] = {}
         if x.a.dtype is F32:
-            named["input_precision"] = '"tf32"' if x.precision == "tf32" and self.has_tf32 else '"ieee"'
+            named["input_precision"] = '"tf32"' if x.precision == "tf32" and self.target.facts.tf32 else '"ieee"'
         if x.promote:
             named["max_num_imprecise_acc"] = str(min(x.promote, self.kernel.schedule.length(x.over)))
         # The sum of one block's products of bytes fits in 32 bits; in what has 64, it is added afterwards.
@@ -401,11 +401,6 @@ class Printer:
             )
             out = call("tl.reshape", out, str(shape))
         return infix("+", self.expr(x.acc), out) if x.acc is not None and wide else out
-
-    @property
-    def has_tf32(self) -> bool:
-        """Whether Triton can be asked to round the operands of a contraction to tf32."""
-        return self.target.kind != "hip" or self.target.arch == "gfx942"
 
     def long(self, axes: Iterable[str]) -> tuple[str, ...]:
         """Those of ``axes`` that have more than one lane, outermost first."""

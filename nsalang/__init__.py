@@ -8,9 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nsalang import dims as dims
+    from nsalang import kernels as kernels
+    from nsalang import language as language
+    from nsalang import ops as ops
     from nsalang.base.source import NsaError as NsaError
     from nsalang.base.target import Target as Target
-    from nsalang.build.pipeline import Compiled as Compiled
+    from nsalang.build.compiled import Compiled as Compiled
     from nsalang.launch.kernel import Kernel as Kernel
     from nsalang.launch.kernel import Module as Module
     from nsalang.launch.kernel import Program as Program
@@ -34,15 +38,21 @@ _WHERE = {
 __all__ = ["Compiled", "Kernel", "Module", "NsaError", "Program", "Target", "__version__", "jit", "load", "load_text"]
 
 
+_PACKAGES = ("dims", "kernels", "language", "ops")
+"""What a user takes names from: ``nsalang.ops.rmsnorm`` after nothing but ``import nsalang``."""
+
+
 def __getattr__(name: str) -> object:
-    if name not in _WHERE:
+    if name not in _WHERE and name not in _PACKAGES:
         raise AttributeError(f"module 'nsalang' has no attribute '{name}'")
     import importlib
 
+    if name in _PACKAGES:
+        return importlib.import_module(f"nsalang.{name}")
     found = getattr(importlib.import_module(_WHERE[name]), name)
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_PACKAGES])

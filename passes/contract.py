@@ -68,9 +68,9 @@ class _Contract:
         return total if dot.acc is None else ir.binary("add", dot.acc, total, self.declared, dot.span)
 
     def fitted(self, dot: ir.Dot) -> ir.Dot:
-        if dot.a.dtype.is_fp8 and not self.target.has_fp8:
+        if dot.a.dtype.is_fp8 and not self.target.facts.fp8:
             dot = dataclasses.replace(dot, a=_in(F16, dot.a), b=_in(F16, dot.b))
-        short = dot.a.dtype.is_fp8 and self.target.capability == 90
+        short = dot.a.dtype.is_fp8 and self.target.facts.short_fp8
         return dot if short or dot.promote == 0 else dataclasses.replace(dot, promote=0)
 
 

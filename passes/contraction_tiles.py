@@ -21,7 +21,7 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.source import Diagnostic, NsaError
-from nsalang.base.target import Target
+from nsalang.base.target import WARP_COLUMNS, WARP_ROWS, Target
 from nsalang.ir.linear import Facts
 from nsalang.passes.contract import batch_axes
 from nsalang.passes.order import dots_of
@@ -53,7 +53,7 @@ class Chosen:
 
 def budget(target: Target) -> int:
     """Bytes of shared memory for the blocks of one program. The cpu has no such memory, and takes the tiles of the largest."""
-    return (227 * 1024 if target.kind == "cpu" else target.shared_memory) - RESERVED
+    return (227 * 1024 if target.kind == "cpu" else target.facts.shared_memory) - RESERVED
 
 
 def rows_and_columns(dot: ir.Dot) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -301,8 +301,8 @@ class _Choice:
         if block.reads == 0:
             return stages if stages > 1 else 0
         if block.computed:
-            return 2 if self.target.kind == "cuda" and self.target.capability < 90 else 1
-        twice = self.on_triton and self.target.capability == 100 and block.reads > 1 and stages > 1
+            return 2 if self.target.kind == "cuda" and not self.target.facts.from_shared else 1
+        twice = self.on_triton and self.target.facts.tensor_memory and block.reads > 1 and stages > 1
         return (stages + 2 if twice else stages) if block.ahead else 1
 
     def registers(self, lengths: Mapping[str, int]) -> int:
@@ -317,9 +317,9 @@ class _Choice:
         """Raises NSA0412 where a pin makes what loops add up in contractions more than the registers of all threads. The rule stays far below."""
         if not (self.pins or "warps" in self.options) or self.target.kind == "cpu":
             return
-        if self.on_triton and self.target.capability == 100:
+        if self.on_triton and self.target.facts.tensor_memory:
             return  # tensor memory holds it
-        most = self.target.registers * self.target.warp * warps
+        most = self.target.facts.registers * self.target.facts.warp * warps
         sums: dict[str, ir.Dot] = {}
         for name in self.carried:
             for value in self.assigned[name]:
@@ -329,7 +329,7 @@ class _Choice:
             parts = ", ".join(f"'{ir.plain(n)}' {_shape(self.assigned[n][0].axes, lengths)}" for n in sizes)
             sentence = (
                 f"what the contractions of '{self.kernel.name}' add up ({parts}) takes {need} registers, and {warps} warps of {self.target} have {most}: "
-                f"{self.target.registers} a thread"
+                f"{self.target.facts.registers} a thread"
             )
             raise NsaError.at("NSA0412", sentence, sums[next(iter(sizes))].span, help=self.advice())
 
@@ -342,8 +342,8 @@ class _Choice:
         wanted = 4 if self.registers(lengths) <= most or (self.on_triton and self.reduced_columns()) else 8
         for dot in self.dots:
             rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
-            wanted = min(wanted, max(1, (rows // 16) * (columns // 8)))
-            narrow = not self.on_triton and self.target.kind == "cuda" and self.target.capability < 90
+            wanted = min(wanted, max(1, (rows // WARP_ROWS) * (columns // WARP_COLUMNS)))
+            narrow = not self.on_triton and self.target.kind == "cuda" and not self.target.facts.from_shared
             if narrow or any(self.is_made_in_registers(x) for x in (dot.a, dot.b)):
                 # No warps beside each other: for such contractions TileLang finds no layouts there in some programs, and all of them would need what
                 # one of them has made.
@@ -397,10 +397,10 @@ class _Choice:
             return
         for dot in self.dots:
             rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
-            if (most := (rows // 16) * (columns // 8)) < self.options["warps"]:
+            if (most := (rows // WARP_ROWS) * (columns // WARP_COLUMNS)) < self.options["warps"]:
                 sentence = (
                     f"the schedule pins 'warps' to {self.options['warps']}; a contraction of {rows} rows and {columns} columns has work for {most} "
-                    f"in TileLang, where each makes at least 16 rows and 8 columns"
+                    f"in TileLang, where each makes at least {WARP_ROWS} rows and {WARP_COLUMNS} columns"
                 )
                 raise NsaError.at("NSA0408", sentence, dot.span, help="pin fewer warps, or leave it to the compiler: warps")
 

@@ -25,8 +25,8 @@ class Narrow:
     """The 8-bit floats of one target."""
 
     def __init__(self, target: Target) -> None:
-        self.software = (E8M0,) if target.has_fp8 else (E8M0, E4M3, E5M2)
-        self.clamps = target.kind != "cuda"
+        self.software = (E8M0,) if target.facts.fp8 else (E8M0, E4M3, E5M2)
+        self.clamps = target.facts.clamps_fp8
 
     def tensor(self, tensor: Stored) -> Stored:
         """The parameter or the view with the storage that the machine sees. Raises NSA0411 for a format that cannot be stored."""

@@ -41,7 +41,7 @@ class _Axis:
         self.kernel, self.axis = kernel, axis
         self.facts = Facts(kernel)
         self.length = kernel.schedule.length(axis)
-        self.least = LOADS * kernel.schedule.warps * target.warp
+        self.least = LOADS * kernel.schedule.warps * target.facts.warp
         self.names = Names(kernel)
         self.groups: dict[int, str] = {}
         self.held: Held = {}

@@ -84,7 +84,7 @@ def power_in(n: int) -> int:
 
 def warps_for(elements: int, target: Target) -> int:
     """Warps for a widest value of so many elements: 16 elements a thread at least, 32 from 4 warps on."""
-    per_warp = 16 * target.warp
+    per_warp = 16 * target.facts.warp
     wanted = min(elements // per_warp, max(4, elements // (2 * per_warp)))
     return min(8, max(1, 1 << max(0, wanted.bit_length() - 1)))
 

@@ -23,8 +23,9 @@ from edge_cases import LAYOUTS, NoSizes, call, cases, extent_in_bytes, load
 from nsalang.base.source import NsaError
 from nsalang.base.target import parse_target
 from nsalang.build.pipeline import Meaning, typed
+from nsalang.lowering.program import Program
 from nsalang.proof.prover import settle
-from nsalang.toolchain import Files, Launch, Program
+from nsalang.toolchain import Files, Launch
 
 PAGE = os.sysconf("SC_PAGESIZE")
 ANONYMOUS, FORBIDDEN, ALLOWED = 0x22, 0, 3

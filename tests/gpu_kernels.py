@@ -38,9 +38,9 @@ from gpu_cases import LISTS, Case
 
 import nsalang
 from nsalang.base.source import NsaError
-from nsalang.build.pipeline import BACKENDS
 from nsalang.launch import launcher as launching
 from nsalang.launch import sequence
+from nsalang.toolchain.backends import BACKENDS
 
 HERE = Path(__file__).resolve()
 FOLDER = HERE.parent.parent / "examples"

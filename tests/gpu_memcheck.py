@@ -33,9 +33,11 @@ import torch
 from edge_cases import LAYOUTS, Case, NoSizes, call, cases, extent_in_bytes, kernels, load
 
 from nsalang.base.source import NsaError
-from nsalang.build.pipeline import BACKENDS, Choice, compile_kernel
+from nsalang.build.compiled import compile_kernel
+from nsalang.build.pipeline import Choice
 from nsalang.launch import launcher as launching
 from nsalang.launch.options import device_target
+from nsalang.toolchain.backends import BACKENDS
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent

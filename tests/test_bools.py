@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import nsalang
-from nsalang.build.pipeline import BACKENDS
 from nsalang.toolchain import tilelang_compile
+from nsalang.toolchain.backends import BACKENDS
 
 CASES = Path(__file__).parent / "cases"
 K = nsalang.load(CASES / "bools.nsa")

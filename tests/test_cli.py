@@ -20,8 +20,8 @@ import torch
 from nsalang.base.source import NsaError
 from nsalang.base.target import KNOWN
 from nsalang.commands import cli, fmt
-from nsalang.commands.files import write_files
 from nsalang.host.memory import enough_memory
+from nsalang.report.files import write_files
 from nsalang.syntax.parser import parse, read_source
 from nsalang.types.typecheck import kernel_names
 

@@ -149,13 +149,13 @@ def test_integers_are_summed_as_integers() -> None:
 @pytest.mark.parametrize("target", KNOWN)
 def test_fp8_is_widened_where_no_tensor_core_takes_it(target: str) -> None:
     (dot,) = dots(contract.run(typed(INDEXER, target, dims={"H": 4, "D": 32}), parse_target(target)))
-    assert dot.a.dtype is (F16 if target in ("cuda:sm_80", "cuda:sm_86") else parse_target(target).e4m3)
+    assert dot.a.dtype is (F16 if target in ("cuda:sm_80", "cuda:sm_86") else parse_target(target).facts.e4m3)
 
 
 @pytest.mark.parametrize(("target", "promote"), [("cuda:sm_90", 128), ("cuda:sm_100", 0), ("hip:gfx950", 0)])
 def test_partial_sums_are_promoted_on_hopper_alone(target: str, promote: int) -> None:
     text = MATMUL.replace("axis=k)", 'axis=k, accumulate="f32")')
-    (dot,) = dots(contract.run(typed(text, target, T=parse_target(target).e4m3), parse_target(target)))
+    (dot,) = dots(contract.run(typed(text, target, T=parse_target(target).facts.e4m3), parse_target(target)))
     assert dot.promote == promote and (dot.acc is None) == (promote > 0)
 
 

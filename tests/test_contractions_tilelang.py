@@ -16,7 +16,8 @@ import nsalang
 from nsalang import ir
 from nsalang.base.target import parse_target
 from nsalang.bench import compare
-from nsalang.build.pipeline import Choice, Compiled, Meaning, compile_kernel
+from nsalang.build.compiled import Compiled, compile_kernel
+from nsalang.build.pipeline import Choice, Meaning
 from nsalang.toolchain.tilelang_compile import emit
 
 

@@ -20,7 +20,8 @@ import nsalang
 from nsalang.base.source import NsaError
 from nsalang.base.target import parse_target
 from nsalang.bench import compare
-from nsalang.build.pipeline import Choice, Compiled, Meaning, compile_kernel
+from nsalang.build.compiled import Compiled, compile_kernel
+from nsalang.build.pipeline import Choice, Meaning
 from nsalang.toolchain.triton_compile import compile_program, emit
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

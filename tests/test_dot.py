@@ -11,13 +11,15 @@ from nsalang import ir
 from nsalang.base.dtypes import ALL, BF16, F32, I8, I64
 from nsalang.base.source import Source
 from nsalang.base.target import Target
+from nsalang.interp.fault import Fault
 from nsalang.interp.numerics import dot
-from nsalang.interp.run import Fault, interpret
+from nsalang.interp.run import interpret
 from nsalang.ir.intervals import Bounds
 from nsalang.ir.verify import verify
 from nsalang.passes import flatten
 from nsalang.syntax.parser import parse
-from nsalang.types.typecheck import Settings, kernel_names, specialise
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, specialise
 
 TILES = (1, 3, None)
 TARGET = Target("cuda", "sm_90")

@@ -20,7 +20,9 @@ from nsalang.base.codes import CODES
 from nsalang.base.source import Diagnostic, NsaError, Source
 from nsalang.passes import prove, simplify
 from nsalang.syntax.parser import parse, read_source
-from nsalang.types.typecheck import DEFAULT, Settings, check_text, kernel_names, signature, specialise
+from nsalang.types.check import check_text
+from nsalang.types.settings import DEFAULT, Settings
+from nsalang.types.typecheck import kernel_names, signature, specialise
 
 FILES = sorted((Path(__file__).parent / "errors").glob("*.nsa"))
 _EXPECTED = re.compile(r"#(?P<left><)?(?P<blank> *)(?P<carets>\^+) (?P<code>NSA\d{4}): (?P<sentence>.*)")

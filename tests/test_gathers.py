@@ -16,9 +16,11 @@ from test_passes import typed
 import nsalang
 from nsalang import ir
 from nsalang.base.target import parse_target
-from nsalang.build.pipeline import BACKENDS, Choice, Meaning, compile_kernel
+from nsalang.build.compiled import compile_kernel
+from nsalang.build.pipeline import Choice, Meaning
 from nsalang.launch import launcher as launch
 from nsalang.passes import expand
+from nsalang.toolchain.backends import BACKENDS
 
 FILE = Path(__file__).parent / "cases" / "gathers.nsa"
 K = nsalang.load(FILE)

@@ -12,8 +12,9 @@ from example_values import values
 
 import nsalang
 from nsalang.base.target import parse_target
-from nsalang.build.pipeline import BACKENDS, Choice, prepare, typed
+from nsalang.build.pipeline import Choice, prepare, typed
 from nsalang.ir.printer import print_kernel
+from nsalang.toolchain.backends import BACKENDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.nsa"))

@@ -14,7 +14,9 @@ from nsalang.ir.verify import verify
 from nsalang.passes import prove, simplify
 from nsalang.syntax.format import format_text
 from nsalang.syntax.parser import parse
-from nsalang.types.typecheck import Settings, check_file, kernel_names, specialise
+from nsalang.types.check import check_file
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, specialise
 
 TARGET = Target("cuda", "sm_90")
 

@@ -10,9 +10,9 @@ import torch
 import nsalang
 from nsalang.base.dtypes import ALL
 from nsalang.base.source import NsaError, Source
-from nsalang.interp.run import Fault
+from nsalang.interp.fault import Fault
+from nsalang.types.check import check_text
 from nsalang.types.habits import DTYPES, OTHERWISE
-from nsalang.types.typecheck import check_text
 
 KERNEL = """\
 def f(x: f32[M, N], y: Out[f32[M]], z: Out[f32[M, N]]):

@@ -34,7 +34,8 @@ from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.base.source import Source, Span
 from nsalang.interp.bounds import BOUNDS, sum_error
-from nsalang.interp.run import Fault, interpret
+from nsalang.interp.fault import Fault
+from nsalang.interp.run import interpret
 
 TILES = (1, 7, None)
 SHAPES = ((13, 37), (1, 1), (8, 0), (0, 5), (7, 14))

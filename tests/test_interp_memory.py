@@ -8,10 +8,12 @@ import torch
 from nsalang.base.dtypes import F32, I32, U32
 from nsalang.base.source import NsaError, Source
 from nsalang.interp.collisions import add_at, put
+from nsalang.interp.fault import Fault
 from nsalang.interp.numerics import border, search
-from nsalang.interp.run import Fault, interpret
+from nsalang.interp.run import interpret
 from nsalang.syntax.parser import parse
-from nsalang.types.typecheck import Settings, kernel_names, specialise
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, specialise
 
 TILES = (1, 5, None)
 

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 import nsalang
-from nsalang.build import pipeline as driver
+from nsalang.build import compiled as build
 from nsalang.build.cache import Cache
+from nsalang.build.pipeline import Choice
 from nsalang.dims import M, N
 from nsalang.language import Out, f32, grid, tile
+from nsalang.toolchain.backends import Triton
 
 SOFTMAX = '''
 def softmax(x: f32[M, N], y: Out[f32[M, N]]):
@@ -189,9 +191,9 @@ def test_keys_differ_where_the_code_may() -> None:
 def test_the_key_follows_versions_and_the_code_of_nsalang(monkeypatch: pytest.MonkeyPatch) -> None:
     made = nsalang.load_text(ROWS).rows.compile(target="cuda:sm_90", backend="triton", D=8)
     before = made.key
-    monkeypatch.setattr(driver, "versions", lambda backend, target: {"triton": "0.0"})
+    monkeypatch.setattr(build, "versions", lambda backend, target: {"triton": "0.0"})
     other_version = made.key
-    monkeypatch.setattr(driver, "code_version", lambda: "other")
+    monkeypatch.setattr(build, "code_version", lambda: "other")
     assert len({before, other_version, made.key}) == 3
 
 
@@ -232,7 +234,8 @@ def test_kinds_that_do_not_exist(target: str, backend: str, kind: str, word: str
 
 
 def test_the_hook_sees_every_stage() -> None:
-    from nsalang.build.pipeline import Choice, Meaning, Unit, compile_kernel
+    from nsalang.build.compiled import compile_kernel
+    from nsalang.build.pipeline import Choice, Meaning, Unit
     from nsalang.passes import PASSES
 
     seen: list[str] = []
@@ -280,7 +283,7 @@ def test_wide_variant_gives_the_same(backend: str, monkeypatch: pytest.MonkeyPat
     y, s = kernel(x, backend=backend)
     assert torch.equal(y, x) and torch.equal(s, kernel.interpret(x)[1])
     tried, taken = (choice for _, choice in kernel.launcher._compiled)
-    assert taken.wide and tried == driver.Choice(taken.backend, exact=True), "the fastest variant says whether it fits"
+    assert taken.wide and tried == Choice(taken.backend, exact=True), "the fastest variant says whether it fits"
 
 
 def test_pinned_tiles_give_the_same() -> None:
@@ -328,8 +331,8 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path, own_cach
 
 def test_a_damaged_entry_is_compiled_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    real = driver._compile
-    monkeypatch.setattr(driver, "_compile", lambda program: made.append(program.entry) or real(program))
+    real = Triton.compile
+    monkeypatch.setattr(Triton, "compile", lambda self, program: made.append(program.entry) or real(self, program))
     compiled = nsalang.load_text(ROWS).rows.compile(target="cpu", backend="triton", D=4)
     files = compiled.artifact
     assert compiled.artifact == files and len(made) == 1

@@ -15,14 +15,15 @@ import torch
 import nsalang
 from nsalang import ir, language
 from nsalang.base.dtypes import I64
-from nsalang.build import pipeline as driver
+from nsalang.build.backends import choose_backend
 from nsalang.build.pipeline import Choice, Meaning, Unit
 from nsalang.host.memory import Layout, is_aligned, needs_wide, pointer, writes_twice
 from nsalang.interp.run import interpret
 from nsalang.launch import launcher as launch
 from nsalang.launch import plans
 from nsalang.launch.options import DEFAULT, options_of
-from nsalang.toolchain import Argument
+from nsalang.lowering.program import Argument
+from nsalang.toolchain.backends import Backend
 
 TEXT = """
 def add(x: f32[M, N], y: f32[M, N], out: Out[f32[M, N]]):
@@ -723,12 +724,12 @@ def test_a_failed_call_leaves_given_outputs_alone() -> None:
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "_installed", lambda package: package != "tilelang")
+    monkeypatch.setattr(Backend, "installed", lambda backend: backend.package != "tilelang")
     refused("NSA0604", lambda: fresh().add(X, X, backend="tilelang"), "package tilelang", "pip install tilelang")
-    assert driver.choose_backend("auto", nsalang.Target("cpu")) == "triton"
-    monkeypatch.setattr(driver, "_installed", lambda package: package != "triton")
-    assert driver.choose_backend("auto", nsalang.Target("cuda", "sm_90")) == "tilelang"
-    monkeypatch.setattr(driver, "_installed", lambda package: False)
+    assert choose_backend("auto", nsalang.Target("cpu")) == "triton"
+    monkeypatch.setattr(Backend, "installed", lambda backend: backend.package != "triton")
+    assert choose_backend("auto", nsalang.Target("cuda", "sm_90")) == "tilelang"
+    monkeypatch.setattr(Backend, "installed", lambda backend: False)
     refused("NSA0604", lambda: fresh().add(X, X), "triton", "tilelang")
 
 

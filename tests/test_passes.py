@@ -21,6 +21,7 @@ from nsalang.launch.launcher import is_exact
 from nsalang.passes import PASSES, simplify
 from nsalang.syntax import parser
 from nsalang.types import typecheck
+from nsalang.types.settings import Settings
 
 SPECIAL = (
     0.0,
@@ -49,7 +50,7 @@ def typed(
 ) -> ir.Kernel:
     file = parser.parse(Source(text, "test.nsa"))
     name = next(item.name for item in file.items if hasattr(item, "name"))
-    settings = typecheck.Settings(target=parse_target(target), constants=constants, dims=dict(dims or {}), present=frozenset(), captured={})
+    settings = Settings(target=parse_target(target), constants=constants, dims=dict(dims or {}), present=frozenset(), captured={})
     return typecheck.specialise(file, name, settings)
 
 

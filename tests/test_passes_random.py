@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_passes import check, special, typed
 
 from nsalang.base.source import NsaError
-from nsalang.interp.run import Fault
+from nsalang.interp.fault import Fault
 
 INTEGER_LEAVES = ["a[m, n]", "b[n]", "n", "m", "M", "N", "3", "-2", "8", "100", "c[m]", "i64(d[n])"]
 FLOAT_LEAVES = ["x[m, n]", "w[n]", "f32(h[m, n])", "0.0", "1.0", "-1.5", "448.0", "0.5", "f32(n)", "f32(u[n])"]

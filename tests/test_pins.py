@@ -17,11 +17,12 @@ import nsalang
 from nsalang import ir
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import parse_target
-from nsalang.build import pipeline as driver
 from nsalang.build.pipeline import lower
 from nsalang.ir.verify import verify
 from nsalang.launch.options import pins_of
-from nsalang.toolchain import tilelang_compile
+from nsalang.lowering.program import Program
+from nsalang.toolchain import Files, tilelang_compile
+from nsalang.toolchain.backends import TileLang
 from nsalang.toolchain.tilelang_compile import compile_program
 
 Pins = Mapping[str, int | str]
@@ -43,7 +44,7 @@ WEIGHTED = ATTENTION.replace("            total = total * fix", "            wei
 )
 
 
-def program(text: str, pins: Pins, target: str = "cuda:sm_90", **dims: int) -> driver.Program:
+def program(text: str, pins: Pins, target: str = "cuda:sm_90", **dims: int) -> Program:
     return lower(last(text, target, "tilelang", pins=pins, dims=dims), parse_target(target)).program
 
 
@@ -219,10 +220,10 @@ def test_what_is_pinned_counts_against_shared_memory() -> None:
 
 
 def test_backends_that_refuse_pinned_places_say_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(program: driver.Program) -> driver.Files:
+    def refuse(backend: TileLang, program: Program) -> Files:
         raise NsaError.at("NSA0602", "TileLang refuses the program")
 
-    monkeypatch.setattr(driver, "_compile", refuse)
+    monkeypatch.setattr(TileLang, "compile", refuse)
     shares = nsalang.load_text(SHARES).shares
     for pins, told in (({"part": "shared", "m": 2}, True), ({"m": 2}, False)):
         with pytest.raises(NsaError) as error:

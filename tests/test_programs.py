@@ -19,9 +19,11 @@ from nsalang.launch import plans
 from nsalang.launch.launcher import Launcher
 from nsalang.launch.sequence import poison
 from nsalang.syntax.parser import parse
+from nsalang.types.check import check_text
 from nsalang.types.handed import polynomial, text
 from nsalang.types.programs import specialise
-from nsalang.types.typecheck import Settings, check_text, program_names, signature
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import program_names, signature
 
 TEXT = '''
 def partial_sums(x: f32[M, N], part: Out[f32[M, P]]):

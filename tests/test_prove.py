@@ -22,7 +22,8 @@ from nsalang.proof.prover import Result, settle, smt2
 from nsalang.proof.reason import Reason
 from nsalang.proof.trials import evaluate
 from nsalang.syntax.parser import parse, read_source
-from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.nsa"))
@@ -211,7 +212,8 @@ import sys
 from pathlib import Path
 from nsalang.syntax.parser import parse, read_source
 from nsalang.proof.prover import settle
-from nsalang.types.typecheck import Settings, kernel_names, specialise
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, specialise
 for path in sys.argv[1:]:
     file = parse(read_source(Path(path)))
     for name in kernel_names(file):

@@ -13,7 +13,8 @@ import pytest
 from nsalang import ir
 from nsalang.proof.prover import settle
 from nsalang.syntax.parser import parse, read_source
-from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.nsa"))

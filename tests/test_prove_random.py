@@ -31,6 +31,7 @@ from nsalang.passes.prove import Judgement, judge
 from nsalang.proof.prover import Result, settle
 from nsalang.syntax import parser
 from nsalang.types import typecheck
+from nsalang.types.settings import Settings
 
 FEATURES = frozenset({"promise", "searchsorted", "split", "atomic_add", "scatter", "view"})
 BOUND = 4
@@ -53,7 +54,7 @@ class Outcome:
 
 
 def typed(text: str) -> ir.Kernel:
-    return typecheck.specialise(parser.parse(Source(text, "generated.nsa")), "k", typecheck.Settings(dims={}))
+    return typecheck.specialise(parser.parse(Source(text, "generated.nsa")), "k", Settings(dims={}))
 
 
 def place(result: Result, oracle: Oracle) -> tuple[str, int]:

@@ -14,7 +14,8 @@ import pytest
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Source, Span
-from nsalang.interp.run import Fault, interpret
+from nsalang.interp.fault import Fault
+from nsalang.interp.run import interpret
 from nsalang.interp.views import views
 from nsalang.proof.obligations import Obligation
 from nsalang.proof.prover import Result, settle
@@ -24,7 +25,8 @@ from nsalang.refute.models import FREE, launches, parse_element
 from nsalang.refute.replay import seen
 from nsalang.refute.wording import place, text_of
 from nsalang.syntax.parser import parse, read_source
-from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, signature, specialise
 
 ROOT = Path(__file__).parent
 ERRORS = sorted((ROOT / "errors").glob("proofs_*.nsa"))

@@ -11,9 +11,9 @@ from test_passes import check, last, stages, typed
 
 import nsalang
 from nsalang import ir
-from nsalang.build.pipeline import BACKENDS
 from nsalang.host.memory import Layout, needs_wide
 from nsalang.passes import spread
+from nsalang.toolchain.backends import BACKENDS
 
 FILE = Path(__file__).parent / "cases" / "scales.nsa"
 K = nsalang.load(FILE)

@@ -190,7 +190,7 @@ def test_another_process_loads_without_tilelang(tmp_path: Path) -> None:
     script = """
 import sys, torch
 from pathlib import Path
-from nsalang.toolchain import Argument, Program
+from nsalang.lowering.program import Argument, Program
 from nsalang.toolchain.tilelang_compile import load_program
 arguments = (Argument("x", "pointer", "f32"), Argument("y", "pointer", "bf16"), Argument("M", "i32"))
 launch = load_program(Program("tilelang", "cpu", "entry", "", arguments), {p.name: p.read_bytes() for p in Path(sys.argv[1]).iterdir()})

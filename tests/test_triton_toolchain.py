@@ -13,7 +13,8 @@ import torch
 from triton_programs import TORCH, program, run
 
 from nsalang.base.source import NsaError
-from nsalang.toolchain import Argument, triton_process
+from nsalang.lowering.program import Argument
+from nsalang.toolchain import triton_process
 from nsalang.toolchain.triton_compile import compile_program, doctor, emit, load_program, version
 
 COPY = "i = tl.arange(0, 4)\ntl.store(y + i * {step}, tl.load(x + i * {step}))"

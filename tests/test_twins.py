@@ -13,7 +13,8 @@ from nsalang import ir, syntax
 from nsalang.base.source import Source, Span
 from nsalang.proof.prover import Result, settle
 from nsalang.syntax.parser import parse, read_source
-from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, signature, specialise
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.nsa"))
 

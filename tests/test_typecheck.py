@@ -14,7 +14,9 @@ from nsalang.base.source import NsaError, Source, Span
 from nsalang.base.target import parse_target
 from nsalang.host.extents import evaluate
 from nsalang.syntax.parser import parse, read_source
-from nsalang.types.typecheck import Settings, check_text, kernel_names, signature, specialise
+from nsalang.types.check import check_text
+from nsalang.types.settings import Settings
+from nsalang.types.typecheck import kernel_names, signature, specialise
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.nsa"))
 NOWHERE = Span(Source(""), 1, 1, 1, 1)

@@ -310,7 +310,8 @@ def test_examples_pass_at_every_stage(path: Path) -> None:
     from nsalang.base.target import parse_target
     from nsalang.passes import PASSES
     from nsalang.syntax.parser import parse, read_source
-    from nsalang.types.typecheck import Settings, kernel_names, signature, specialise
+    from nsalang.types.settings import Settings
+    from nsalang.types.typecheck import kernel_names, signature, specialise
 
     file = parse(read_source(path))
     for target in map(parse_target, ("cuda:sm_80", "cuda:sm_90", "hip:gfx942")):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nsalang.toolchain import Argument, Program
+from nsalang.lowering.program import Argument, Program
 from nsalang.toolchain.tilelang_compile import compile_program, load_program
 
 NAMES = {

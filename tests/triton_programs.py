@@ -2,7 +2,7 @@
 
 import torch
 
-from nsalang.toolchain import Argument, Program
+from nsalang.lowering.program import Argument, Program
 from nsalang.toolchain.triton_compile import compile_program, load_program
 
 HEAD = "import triton\nimport triton.language as tl\n\n\n@triton.jit\n"

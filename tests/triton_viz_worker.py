@@ -24,7 +24,8 @@ from edge_worker import told
 from triton_viz.clients import Sanitizer
 from triton_viz.clients.sanitizer.sanitizer import SymbolicExpr
 
-from nsalang.toolchain import Files, Launch, Program, triton_compile
+from nsalang.lowering.program import Program
+from nsalang.toolchain import Files, Launch, triton_compile
 
 made = tempfile.TemporaryDirectory(prefix="nsalang-")
 

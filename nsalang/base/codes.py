@@ -116,6 +116,8 @@ CODES: dict[str, str] = {
     "NSA0705": "a file is not UTF-8",
     "NSA0706": "an output file cannot be written",
     "NSA0707": "a damaged entry of the cache",
+    "NSA0708": "a file or a directory that the system refuses",
+    "NSA0709": "a cache directory that others can write to",
     "NSA0801": "an access that may lie outside its tensor",
     "NSA0802": "a divisor that may be 0",
     "NSA0803": "a shift whose amount may be out of range",

@@ -137,3 +137,9 @@ def negate(a: Exact) -> Exact:
     """``-a``."""
     assert not a.is_bool
     return Exact(-a.value, a.is_float)
+
+
+def python_value(value: Exact) -> int | float | bool:
+    if value.is_bool:
+        return bool(value.value)
+    return float(value.value) if value.is_float else int(value.value)

@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from nsalang.base.dtypes import E4M3, E4M3_FNUZ, DType
 from nsalang.base.source import NsaError
 
-KNOWN = ("cuda:sm_80", "cuda:sm_86", "cuda:sm_89", "cuda:sm_90", "cuda:sm_100", "cuda:sm_120", "hip:gfx942", "hip:gfx950", "cpu")
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a target is like. ``shared_memory``: bytes that one block can have; ``warp``: threads that run in step; ``registers``: of 32 bits,
+    that one thread can have; ``e4m3``: the format of that name; ``fp8``: whether conversions to and from fp8 are instructions (where not, they are
+    done in software); ``clamps_fp8``: a value beyond the greatest must be clamped before they convert it; ``short_fp8``: contractions of fp8 add up with few bits;
+    ``tf32``: whether operands of a contraction can be rounded to tf32; ``asynchronous``: whether blocks are copied to shared memory while others
+    are used; ``from_shared``: whether tiles are chosen for contractions that read operands from shared memory (wgmma,
+    tcgen05; sm_120 is counted among them); ``tensor_memory``: whether they have a
+    memory of their own for results (tcgen05)."""
+
+    shared_memory: int
+    warp: int = 32
+    registers: int = 255
+    e4m3: DType = E4M3
+    fp8: bool = True
+    clamps_fp8: bool = False
+    short_fp8: bool = False
+    tf32: bool = True
+    asynchronous: bool = True
+    from_shared: bool = False
+    tensor_memory: bool = False
+
+
+KIB = 1024
+_HIP = Facts(64 * KIB, warp=64, registers=512, clamps_fp8=True, tf32=False, asynchronous=False)
+FACTS: Mapping[str, Facts] = {
+    "cuda:sm_80": Facts(163 * KIB, fp8=False),
+    "cuda:sm_86": Facts(99 * KIB, fp8=False),
+    "cuda:sm_89": Facts(99 * KIB),
+    "cuda:sm_90": Facts(227 * KIB, short_fp8=True, from_shared=True),
+    "cuda:sm_100": Facts(227 * KIB, from_shared=True, tensor_memory=True),
+    "cuda:sm_120": Facts(99 * KIB, from_shared=True),
+    "hip:gfx942": replace(_HIP, e4m3=E4M3_FNUZ, tf32=True),
+    "hip:gfx950": replace(_HIP, shared_memory=160 * KIB),
+    "cpu": Facts(64 * KIB, clamps_fp8=True),
+}
+"""The targets that code is made for, one row each."""
+KNOWN = tuple(FACTS)
+_OTHERS: Mapping[str, Facts] = {"cuda": Facts(48 * KIB, fp8=False), "hip": _HIP}
+"""Devices that no code is made for, which a caller's tensors can be on."""
+
+WARP_ROWS, WARP_COLUMNS = 16, 8
+"""The least part of a contraction's result that a warp makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +70,9 @@ class Target:
         return int(self.arch.removeprefix("sm_")) if self.kind == "cuda" else 0
 
     @property
-    def e4m3(self) -> DType:
-        """The format that ``e4m3`` means here: fnuz on gfx942, which has no other."""
-        return E4M3_FNUZ if self.arch == "gfx942" else E4M3
-
-    @property
-    def has_fp8(self) -> bool:
-        """Whether conversions to and from fp8 are instructions. Where not, they are done in software."""
-        return self.kind != "cuda" or self.capability >= 89
-
-    @property
-    def warp(self) -> int:
-        """Threads that run in step: 64 on HIP, else 32."""
-        return 64 if self.kind == "hip" else 32
-
-    @property
-    def registers(self) -> int:
-        """Registers of 32 bits that one thread can have."""
-        return 512 if self.kind == "hip" else 255
-
-    @property
-    def shared_memory(self) -> int:
-        """Bytes of shared memory that one block can have."""
-        if self.kind == "cuda":
-            return {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.get(self.capability, 48) * 1024
-        return 160 * 1024 if self.arch == "gfx950" else 64 * 1024
+    def facts(self) -> Facts:
+        """The target's row."""
+        return FACTS.get(str(self)) or _OTHERS[self.kind]
 
 
 def parse_target(text: str) -> Target:

@@ -16,13 +16,16 @@ import platform
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nsalang.base.source import NsaError
 from nsalang.bench import attention as bench_attention
 from nsalang.bench import families as bench_families
+from nsalang.report.files import write_files
 
 FAMILIES = bench_families.FAMILIES | bench_attention.FAMILIES
 PEERS = {"quant_times": "quant", "row_times": "rows", "launch": "launch", **bench_attention.PEERS}
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gpu.add_argument("--peer-families", nargs="*", metavar="FAMILY", help="default: those that go with --families")
     gpu.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY", help=", ".join(FAMILIES))
     gpu.add_argument("--commit", help="what is measured, where git cannot say")
-    gpu.add_argument("--limit", type=float, default=LIMIT, help="seconds for each family")
+    gpu.add_argument("--limit", type=_seconds, default=LIMIT, help="seconds for each family")
     gpu.add_argument("--warm", action="store_true", help="run the families side by side first, for what they compile alone")
     family = commands.add_parser("family", help="one family in this process: JSON lines")
     family.add_argument("name", choices=list(FAMILIES))
@@ -57,9 +60,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "report":
         from nsalang.bench.tables import markdown
 
-        print(markdown([json.loads(p.read_text()) for p in options.files]), end="")
+        try:
+            results = [json.loads(p.read_text()) for p in options.files]
+        except (OSError, ValueError) as error:
+            parser.error(f"report reads what gpu wrote: {error}")
+        print(markdown(results), end="")
         return 0
-    return _gpu(options)
+    try:
+        return _gpu(options)
+    except NsaError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _seconds(text: str) -> float:
+    """A positive number of seconds. Raises ValueError, which argparse tells."""
+    found = float(text)
+    if not 0 < found <= threading.TIMEOUT_MAX:
+        raise ValueError
+    return found
 
 
 def _gpu(options: argparse.Namespace) -> int:
@@ -136,10 +155,7 @@ def _family(command: list[str], name: str, limit: float, result: dict[str, Any],
 def _save(result: dict[str, Any], path: Path | None) -> None:
     """After each family, so that a run that is cut off leaves what it had."""
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-        temporary.replace(path)
+        write_files({path: (json.dumps(result, indent=1) + "\n").encode()})
 
 
 def _summary(result: dict[str, Any]) -> None:

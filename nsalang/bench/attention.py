@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsalang.base.source import NsaError
 from nsalang.bench.families import Row, load_kernel
-from nsalang.build.pipeline import BACKENDS
+from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
     from torch import Tensor

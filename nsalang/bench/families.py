@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nsalang.base.source import NsaError
-from nsalang.build.pipeline import BACKENDS
+from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,14 +25,12 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
 from nsalang.base.source import NsaError
+from nsalang.build.manifest import MANIFEST, NAME, Damaged, Manifest, parse
 
 KeyPart: TypeAlias = "str | int | float | bool | None | Sequence[KeyPart] | Mapping[str, KeyPart]"
 
-MANIFEST: Final = "manifest.json"
 STAGING: Final = "staging"
-FORMAT: Final = 1
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _TAKEN: Final = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
@@ -40,7 +38,10 @@ _TAKEN: Final = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 def cache_root() -> Path:
     """Where compiled kernels are kept: ``$NSALANG_CACHE_DIR``, else ``nsalang`` in the user's cache directory of this system."""
     if named := os.environ.get("NSALANG_CACHE_DIR"):
-        return Path(named).absolute()
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError as error:
+            raise NsaError.at("NSA0701", f"NSALANG_CACHE_DIR is '{named}', and that user has no home directory") from error
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("nsalang", appauthor=False))
@@ -67,49 +68,9 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Damaged:
-    """An entry that is not what its manifest says, and why; it counts as a miss, and the next ``put`` replaces it."""
-
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    key: str
-    about: dict[str, str]
-    made: int
-    files: dict[str, tuple[int, str]]
-
-    def render(self) -> bytes:
-        body: dict[str, object] = {
-            "format": FORMAT,
-            "key": self.key,
-            "about": self.about,
-            "made": self.made,
-            "files": {name: {"size": size, "sha256": digest} for name, (size, digest) in self.files.items()},
-        }
-        body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        return json.dumps(body, sort_keys=True, indent=1).encode() + b"\n"
-
-
-@dataclass(frozen=True, slots=True)
 class _Whole:
-    manifest: _Manifest
+    manifest: Manifest
     files: dict[str, bytes]
-
-
-def _parse(key: str, raw: bytes) -> _Manifest | Damaged:
-    """Whatever is coerced or ignored here makes ``render`` differ from ``raw``, so one comparison checks types, spelling and checksum."""
-    try:
-        body = json.loads(raw)
-        files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in body["files"].items()}
-        manifest = _Manifest(key, {str(k): str(v) for k, v in body["about"].items()}, int(body["made"]), files)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return Damaged(key, f"{MANIFEST} is not a manifest")
-    if manifest.render() != raw or not all(_NAME.fullmatch(name) for name in files):
-        return Damaged(key, f"{MANIFEST} was changed, or belongs to another key or version")
-    return manifest
 
 
 @contextlib.contextmanager
@@ -174,6 +135,21 @@ class Cache:
     root: Path
     leftovers_after: float = 3600.0
 
+    def exposed(self) -> tuple[str, bool]:
+        """Why others may put code of theirs into the directory ("" where nobody can), and whether that forbids to use it at all."""
+        try:
+            found = os.stat(self.root)
+        except OSError:
+            return "", False
+        foreign, open_to_all = found.st_uid not in (os.geteuid(), 0), bool(found.st_mode & stat.S_IWOTH)
+        reasons = [f"it belongs to user {found.st_uid}"] * foreign + ["everybody can write to it"] * open_to_all
+        return " and ".join(reasons), foreign and open_to_all
+
+    def discard(self, key: str) -> None:
+        """Delete an entry whose files are not what they must be, whole or not; one that somebody is loading stays."""
+        with contextlib.suppress(OSError):
+            self._remove(key)
+
     def get(self, key: str) -> dict[str, bytes] | None:
         """The files of ``key``, each checked, or None: an entry or a directory that cannot be read is a miss, never an error."""
         loaded = self._load(key)
@@ -188,10 +164,10 @@ class Cache:
         Raises NSA0701 where the directory cannot be written, NSA0702 where the disk is full; nothing half-written remains then.
         """
         entry = self._entry(key)
-        if wrong := [name for name in files if not _NAME.fullmatch(name) or name == MANIFEST]:
+        if wrong := [name for name in files if not NAME.fullmatch(name) or name == MANIFEST]:
             raise ValueError(f"not a file name for the cache: {wrong[0]!r}")
         digests = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()}
-        manifest = _Manifest(key, dict(about), int(time.time()), digests).render()
+        manifest = Manifest(key, dict(about), int(time.time()), digests).render()
         with self._reported("write to"):
             self._sweep(self.leftovers_after)
             for last in (False, False, True):
@@ -295,7 +271,7 @@ class Cache:
         name = MANIFEST
         try:
             with _file(MANIFEST, directory) as file:
-                manifest = _parse(key, file.read())
+                manifest = parse(key, file.read())
             if isinstance(manifest, Damaged):
                 return manifest
             files = dict.fromkeys(manifest.files, b"")
@@ -319,7 +295,7 @@ class Cache:
                 raw, used = file.read(), os.fstat(file.fileno()).st_mtime
         except OSError as error:
             return Damaged(key, f"{MANIFEST}: {error.strerror}") if os.path.lexists(self.root / key) else None
-        manifest = _parse(key, raw)
+        manifest = parse(key, raw)
         if isinstance(manifest, Damaged):
             return manifest
         return Entry(key, manifest.about, len(raw) + sum(size for size, _ in manifest.files.values()), used, manifest.made)
@@ -330,7 +306,8 @@ class Cache:
         A damaged entry is taken away first; where that fails (a process holds its path) nothing is published, which is only a later miss.
         """
         staging = self.root / STAGING
-        staging.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o755, parents=True, exist_ok=True)  # whatever the umask: what lies here will run
+        staging.mkdir(mode=0o755, exist_ok=True)
         stage = staging / f"stage-{os.urandom(8).hex()}"
         os.mkdir(stage)
         try:

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from nsalang import ir
 from nsalang.base.source import NsaError
-
-if TYPE_CHECKING:
-    from nsalang.build.pipeline import Compiled
+from nsalang.base.target import Target
+from nsalang.build.pipeline import Choice, lower, prepare
+from nsalang.toolchain.backends import BACKEND
 
 TRIES = 8
 """Each is the passes and TileLang's own, without the compiler of the target: a second, say."""
 
 
-def place_that_settles(refused: Compiled) -> str | None:
+def place_that_settles(typed: ir.Kernel, refused: ir.Kernel, target: Target, choice: Choice) -> str | None:
     """The first variable that, pinned to shared memory, TileLang takes the program with. Those that meet values of more axes are tried, in their order."""
-    from nsalang.build import pipeline as driver
-    from nsalang.toolchain import tilelang_compile
-
-    taken = {name for name, _ in refused.choice.pinned}
-    for name in [n for n in dict.fromkeys(_spread(refused.kernel)) if n not in taken][:TRIES]:
-        choice = dataclasses.replace(refused.choice, pinned=(*refused.choice.pinned, (name, "shared")))
+    taken = {name for name, _ in choice.pinned}
+    for name in [n for n in dict.fromkeys(_spread(refused)) if n not in taken][:TRIES]:
+        tried = dataclasses.replace(choice, pinned=(*choice.pinned, (name, "shared")))
         try:
-            kernel = driver.prepare(refused.typed, refused.target, choice)
-            tilelang_compile.lower(driver.lower(kernel, refused.target).program)
+            program = lower(prepare(typed, target, tried), target).program
         except NsaError:
-            continue  # refused as well, or no variable that has a place
-        return name
+            continue  # no variable that has a place
+        if BACKEND[choice.backend].finds_layouts(program):
+            return name
     return None
 
 

@@ -13,11 +13,14 @@ import click
 
 from nsalang import ir
 from nsalang.base.target import Target, parse_target
-from nsalang.build.pipeline import BACKENDS, Backend, Choice, Unit, choose_backend, lower, prepare, typed
-from nsalang.commands.settings import allow_option, define_options, meaning_of, no_kernel, pairs, pin_option, pinned
+from nsalang.build.backends import choose_backend
+from nsalang.build.pipeline import Choice, Unit, lower, prepare, typed
+from nsalang.commands.python_files import no_kernel
+from nsalang.commands.settings import allow_option, define_options, meaning_of, pairs, pin_option, pinned, seed_option
 from nsalang.host.memory import enough_memory
 from nsalang.launch.options import check_here
 from nsalang.report.terminal import Session, session_options
+from nsalang.toolchain.backends import BACKENDS, BackendName
 
 if TYPE_CHECKING:
     from nsalang.commands.inputs import Case
@@ -32,12 +35,12 @@ STAGES = ("parse", "typecheck", "passes", "lower")
 @click.option("-b", "--backend", type=click.Choice([*BACKENDS, "both"]), default="both", show_default=True)
 @pin_option
 @allow_option
-@click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
+@seed_option
 @click.option("--events", is_flag=True, help="On a GPU: time launches by the host with CUDA events, not replays of a CUDA graph.")
 @click.option(
     "--compile-time", is_flag=True, help="Milliseconds from text to source, by stage, for each kernel of FILES (default: the examples)."
 )
-@click.option("--repeat", default=5, show_default=True, help="With --compile-time: the best of so many.")
+@click.option("--repeat", type=click.IntRange(1, 1_000_000), default=5, show_default=True, help="With --compile-time: the best of so many.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output instead of a table.")
 @session_options
 @click.pass_obj
@@ -96,7 +99,7 @@ def command(
     )
 
 
-def _bench(session: Session, case: Case, backends: list[Backend], events: bool, options: Mapping[str, Any]) -> dict[str, Any]:
+def _bench(session: Session, case: Case, backends: list[BackendName], events: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from nsalang.bench.measure import bytes_of, measure
@@ -126,7 +129,7 @@ def _bench(session: Session, case: Case, backends: list[Backend], events: bool, 
     return {"kernel": name, "sizes": case.sizes, "device": device, "target": str(case.target), "bytes": moved, "times": times}
 
 
-def _call(case: Case, arguments: dict[str, Any], backend: Backend, options: Mapping[str, Any]) -> Callable[[], object]:
+def _call(case: Case, arguments: dict[str, Any], backend: BackendName, options: Mapping[str, Any]) -> Callable[[], object]:
     return lambda: case.kernel(**arguments, backend=backend, target=case.target, **options)
 
 
@@ -142,7 +145,7 @@ def compile_times(
     paths: list[Path],
     raw: dict[str, str],
     target: str,
-    backends: list[Backend],
+    backends: list[BackendName],
     repeat: int,
     say: Callable[[str], None],
     pins: tuple[ir.Pin, ...] = (),
@@ -163,7 +166,7 @@ def compile_times(
         for name in names:
             for backend in backends:
                 say(f"compiling {name} by {backend}")
-                rounds = [_round(path, name, raw, device, backend, pins, allow) for _ in range(max(1, repeat))]
+                rounds = [_round(path, name, raw, device, backend, pins, allow) for _ in range(repeat)]
                 best = min(rounds, key=sum)
                 rows.append(
                     {
@@ -178,7 +181,7 @@ def compile_times(
 
 
 def _round(
-    path: Path, name: str, raw: dict[str, str], device: Target, backend: Backend, pins: tuple[ir.Pin, ...], allow: bool
+    path: Path, name: str, raw: dict[str, str], device: Target, backend: BackendName, pins: tuple[ir.Pin, ...], allow: bool
 ) -> list[float]:
     from nsalang.launch.kernel import Kernel
     from nsalang.syntax.parser import parse, read_source

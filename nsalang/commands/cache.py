@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import cast
 
 import click
 
@@ -58,9 +59,19 @@ def verify(session: Session, as_json: bool) -> None:
         click.echo(f"{cache.root}: {counted(len(cache.entries()), 'entry', 'entries')}, all sound")
 
 
+class Days(click.FloatRange):
+    """A number that is one: click's range lets NaN pass."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(cast(float, value), param, ctx))
+        if number != number:
+            self.fail("NaN is no number of days", param, ctx)
+        return number
+
+
 @command.command("prune")
 @click.option("--max-bytes", type=click.IntRange(min=0), help="Delete the longest unused entries until at most this many bytes remain.")
-@click.option("--max-age-days", type=click.FloatRange(min=0), help="Delete entries not used for this many days.")
+@click.option("--max-age-days", type=Days(min=0), help="Delete entries not used for this many days.")
 @click.option("--json", "as_json", is_flag=True, help="The keys deleted as a JSON list on standard output.")
 @session_options
 @click.pass_obj

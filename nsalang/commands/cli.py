@@ -1,12 +1,14 @@
 """The command ``nsalang``: which sub-commands there are, and how each ends.
 
-Exit codes: 0; 1 for diagnostics (an NsaError) and for disagreement; 2 for a wrong command line; 70 for a fault of nsalang; 130 after
-Ctrl-C; 141 where the reader of a pipe went away.
+Exit codes: 0; 1 for diagnostics (an NsaError), for disagreement, and where standard output is closed or on a full disk; 2 for a wrong
+command line; 70 for a fault of nsalang; 130 after Ctrl-C; 141 where the reader of a pipe went away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,8 @@ import click
 
 from nsalang import __version__
 from nsalang.base.source import NsaError
+from nsalang.report.files import unwritable
+from nsalang.report.streams import give_up_output, open_streams
 from nsalang.report.terminal import Session, problem, report, session_options
 
 COMMANDS = {
@@ -57,11 +61,27 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    session = Session(debug=os.environ.get("NSALANG_DEBUG") == "1")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    session = Session(debug=os.environ.get("NSALANG_DEBUG") == "1", error_format="json" if _wants_json(given) else "human")
+    open_streams()
     try:
-        with cli.make_context("nsalang", list(sys.argv[1:] if arguments is None else arguments), obj=session) as context:
-            cli.invoke(context)
+        code = _run(given, session)
         sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        code = 141
+    except OSError as error:  # of standard output or standard error: all other files have their own errors
+        with contextlib.suppress(OSError):
+            report(unwritable("standard output", error), session)
+        code = 1
+    give_up_output()
+    return code
+
+
+def _run(given: list[str], session: Session) -> int:
+    try:
+        with cli.make_context("nsalang", given, obj=session) as context:
+            cli.invoke(context)
         return 0
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
@@ -75,12 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(error, session)
         return 1
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        problem("interrupt", "interrupted", session)
         return 130
-    except BrokenPipeError:
-        # The interpreter flushes standard output at its end and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except OSError as error:
+        if error.filename is None:
+            raise  # a stream's
+        report(NsaError.at("NSA0708", f"the system refuses '{error.filename}': {error.strerror}"), session)
+        return 1
     except Exception as error:  # noqa: BLE001
         if session.debug:
             import traceback
@@ -89,3 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = f"{type(error).__name__}: {error}".splitlines()[0]
         problem("fault", f"this is a fault of nsalang, please report it (NSALANG_DEBUG=1 shows where): {kind}", session)
         return 70
+
+
+def _wants_json(given: Sequence[str]) -> bool:
+    """Whether ``--error-format json`` stands anywhere: click reads options only up to the first mistake, which is to be told as asked too."""
+    words = list(itertools.takewhile(lambda word: word != "--", given))
+    chosen = [
+        v for word, after in itertools.pairwise([*words, ""]) if (v := after if word == "--error-format" else _value(word)) is not None
+    ]
+    return bool(chosen) and chosen[-1] == "json"
+
+
+def _value(word: str) -> str | None:
+    name, equals, value = word.partition("=")
+    return value if equals and name == "--error-format" else None

@@ -8,10 +8,13 @@ import click
 
 from nsalang.base.source import NsaError
 from nsalang.base.target import KNOWN, Target, parse_target
-from nsalang.build.pipeline import BACKENDS, EMITS, Backend, Choice, Compiled, Meaning, check_emit, choose_backend, compile_kernel
+from nsalang.build.backends import EMITS, check_emit, choose_backend
+from nsalang.build.compiled import Compiled, compile_kernel
+from nsalang.build.pipeline import Choice, Meaning
 from nsalang.commands.files import deliver
 from nsalang.commands.settings import define_options, kernels_in, known_to, meaning_of, pairs, pinned, variant_options
 from nsalang.report.terminal import Session, session_options
+from nsalang.toolchain.backends import BACKENDS, BackendName
 
 if TYPE_CHECKING:
     from nsalang.launch.kernel import Kernel, Program
@@ -87,14 +90,14 @@ def parts_of(entry: Kernel | Program, meaning: Meaning, choice: Choice) -> list[
     return [(name, compile_kernel(entry.unit, meaning, choice))]
 
 
-def backends_for(asked: str | None, emit: str, target: Target) -> list[Backend]:
+def backends_for(asked: str | None, emit: str, target: Target) -> list[BackendName]:
     """The backends named, or all that have such a kind of output for the target.
 
     Raises NSA0606 where none has it, NSA0604 where one is not installed.
     """
     if asked in BACKENDS:
         return [choose_backend(asked, target)]
-    able: list[Backend] = []
+    able: list[BackendName] = []
     refusals: list[NsaError] = []
     for backend in BACKENDS:
         try:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from nsalang.base.target import Target
-from nsalang.build.pipeline import BACKENDS, Choice, Meaning, Unit, compile_kernel
-from nsalang.commands.files import write_files
+from nsalang.build.compiled import compile_kernel
+from nsalang.build.pipeline import Choice, Meaning, Unit
+from nsalang.report.files import write_files
 from nsalang.report.terminal import Session, session_options
+from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
     from torch import Tensor

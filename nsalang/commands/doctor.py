@@ -15,8 +15,8 @@ import click
 from nsalang import __version__
 from nsalang.base.source import NsaError
 from nsalang.base.target import KNOWN, parse_target
-from nsalang.build.pipeline import BACKENDS, Backend
 from nsalang.report.terminal import Session, session_options
+from nsalang.toolchain.backends import BACKENDS, BackendName
 
 PACKAGES = ("torch", "triton", "tilelang", "apache-tvm-ffi", "z3-solver", "lark", "numpy", "click", "rich", "platformdirs")
 
@@ -93,7 +93,9 @@ def _cache_state() -> str:
         entries = Cache(root).entries()
     except NsaError as error:
         return f"{root}: {error.diagnostics[0].sentence}"
-    return f"{root}: writable, {len(entries)} entries, {sum(e.size for e in entries) / 1e6:.1f} MB"
+    why, _ = Cache(root).exposed()
+    risk = f" (others may put code there: {why})" if why else ""
+    return f"{root}: writable{risk}, {len(entries)} entries, {sum(e.size for e in entries) / 1e6:.1f} MB"
 
 
 def _devices() -> list[str]:
@@ -122,7 +124,7 @@ def _backend(backend: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _trial(backend: Backend, target: str) -> str:
+def _trial(backend: BackendName, target: str) -> str:
     """``runs``; how far code is made without the device, up to the last text before a compiler that Backends tells of; or why not."""
     from nsalang import load
     from nsalang.commands.bench import examples

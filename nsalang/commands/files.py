@@ -1,8 +1,7 @@
-"""Output files: all or none of them, each complete when it appears under its name."""
+"""Where ``-o`` puts what a command made."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -10,35 +9,7 @@ from pathlib import Path
 
 import click
 
-from nsalang.base.source import NsaError
-
-
-def write_files(files: Mapping[Path, bytes]) -> None:
-    """Write each file beside its place, then rename all of them. Raises NSA0706; no new file is left then that was not complete."""
-    staged: dict[Path, Path] = {}
-    made: list[Path] = []
-    target = Path()
-    try:
-        for target, data in files.items():
-            for parent in reversed([p for p in target.parents if not p.exists()]):
-                parent.mkdir()
-                made.append(parent)
-            temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
-            staged[target] = temporary
-            temporary.write_bytes(data)
-        for target, temporary in list(staged.items()):
-            if target.is_dir():
-                raise IsADirectoryError(21, os.strerror(21))
-            os.replace(temporary, target)
-            del staged[target]
-    except OSError as error:
-        for temporary in staged.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        for parent in reversed(made):
-            with contextlib.suppress(OSError):  # it holds something by now
-                parent.rmdir()
-        raise NsaError.at("NSA0706", f"cannot write '{target}': {error.strerror or error}") from error
+from nsalang.report.files import unwritable, write_files
 
 
 def deliver(artifacts: Mapping[str, bytes], out: str | None, *, text: bool) -> list[Path]:
@@ -57,7 +28,15 @@ def deliver(artifacts: Mapping[str, bytes], out: str | None, *, text: bool) -> l
                 click.echo(f"# ---- {name}")
             click.echo(data.decode(), nl=not data.endswith(b"\n"))
         return []
+    if not out:
+        raise click.UsageError("-o needs the name of a file or a directory")
     place = Path(out)
+    try:
+        place.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a name that is none: too long, or with a NUL
+        raise unwritable(f"'{out}'", error) from error
     if len(artifacts) == 1 and not place.is_dir() and not out.endswith(os.sep):
         write_files({place: next(iter(artifacts.values()))})
         return [place]

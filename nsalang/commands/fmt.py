@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from nsalang.base.source import Diagnostic, NsaError, Source
-from nsalang.commands.files import write_files
+from nsalang.report.files import write_files
 from nsalang.report.terminal import Session, session_options
 
 

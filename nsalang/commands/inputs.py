@@ -152,9 +152,8 @@ def _as_dtype(tensor: Tensor, parameter: Parameter | None, constants: Mapping[st
 def _read(path: Path) -> dict[str, Tensor]:
     import torch
 
-    if not path.exists():
-        raise NsaError.at("NSA0703", f"there is no file {path}")
     try:
+        path.stat()
         if path.suffix == ".pt":
             held = torch.load(path, map_location="cpu", weights_only=True)
             held = held if isinstance(held, dict) else {path.stem: held}
@@ -167,8 +166,12 @@ def _read(path: Path) -> dict[str, Tensor]:
             raise click.UsageError(f"'{path}': inputs are .pt, .npz or .npy files")
     except click.UsageError:
         raise
+    except FileNotFoundError as error:
+        raise NsaError.at("NSA0703", f"there is no file {path}") from error
     except Exception as error:  # whatever torch and numpy raise about a file that is not what its name says
-        raise NsaError.at("NSA0704", f"the file {path} cannot be read as {path.suffix}: {str(error).splitlines()[0][:120]}") from error
+        raise NsaError.at(
+            "NSA0704", f"the file {path} cannot be read as {path.suffix}: {(str(error) or type(error).__name__).splitlines()[0][:120]}"
+        ) from error
     return {str(n): t for n, t in held.items() if isinstance(t, torch.Tensor)}
 
 
@@ -176,7 +179,7 @@ def save_outputs(path: Path, outputs: Mapping[str, Tensor]) -> None:
     """Write tensors to a .pt or .npz file (there bf16 and fp8 as the f32 of the same value). Raises UsageError, NSA0706."""
     import io
 
-    from nsalang.commands.files import write_files
+    from nsalang.report.files import write_files
 
     buffer = io.BytesIO()
     if path.suffix == ".pt":
@@ -209,11 +212,22 @@ def solve_dims(signature: Signature, given: Mapping[str, Tensor], dims: Mapping[
                 form = extents.affine(expr)
                 solved = extents.solve(form, extent, known) if form is not None else None
                 if solved is not None and solved[1] is not None:
-                    known[solved[0]] = solved[1]
+                    known.setdefault(solved[0], solved[1])
     if missing := [d for d in signature.dims if d not in known]:
         raise click.UsageError(
             f"say how large {', '.join(missing)} {'is' if len(missing) == 1 else 'are'}: -D {','.join(d + '=256' for d in missing)}"
         )
+    for parameter in signature.parameters:
+        tensor = given.get(parameter.name)
+        if tensor is None or tensor.ndim != len(parameter.shape):
+            continue
+        for axis, (expr, extent) in enumerate(zip(parameter.shape, tensor.shape, strict=True)):
+            said = {n: dims[n] for n in extents.names(expr) if n in dims}
+            if said and int(extents.evaluate(expr, known, known)) != extent:
+                text = ",".join(f"{n}={v}" for n, v in said.items())
+                raise click.UsageError(
+                    f"axis {axis} of '{parameter.name}' has extent {extent} in its file, which is not what -D {text} says"
+                )
     return known
 
 

@@ -14,8 +14,8 @@ import click
 
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target, parse_target
-from nsalang.build.pipeline import BACKENDS, Choice, Meaning, choose_backend
-from nsalang.commands.files import write_files
+from nsalang.build.backends import choose_backend
+from nsalang.build.pipeline import Choice, Meaning
 from nsalang.commands.settings import (
     allow_option,
     const_settings,
@@ -28,8 +28,10 @@ from nsalang.commands.settings import (
     present_of,
     sort_out,
 )
+from nsalang.report.files import write_files
 from nsalang.report.proofs import JSON_VERSION, Query, Report, Row, Totals, Verdict, counted, draw, variant_text
 from nsalang.report.terminal import Session, console, report, session_options
+from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
     from nsalang.launch.kernel import Entry

@@ -6,12 +6,16 @@ import difflib
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nsalang.base.source import NsaError
-from nsalang.commands.settings import no_kernel
 from nsalang.launch.kernel import Kernel
+from nsalang.syntax.parser import read_source
+
+if TYPE_CHECKING:
+    from nsalang.launch.kernel import Kernel
 
 MODULE = "nsalang_file"
 """The name under which the file is imported: never ``__main__``, so that what it does as a script stays undone."""
@@ -20,11 +24,10 @@ MODULE = "nsalang_file"
 def python_kernels(path: str, name: str | None) -> list[Kernel]:
     """The kernel named, or all, in the order of the file.
 
-    Raises NSA0207 where there is none, NSA0703 where there is no file, NSA0704 where importing it raises, UsageError for an unknown name.
+    Raises NSA0207 where there is none, what reading a text raises, NSA0704 where importing it raises, UsageError for an unknown name.
     """
     place = Path(path)
-    if not place.is_file():
-        raise NsaError.at("NSA0703", f"there is no file {path}")
+    read_source(place)
     spec = importlib.util.spec_from_file_location(MODULE, place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -32,9 +35,9 @@ def python_kernels(path: str, name: str | None) -> list[Kernel]:
     sys.path.insert(0, str(place.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except NsaError:
+    except (NsaError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever a user's file raises
+    except BaseException as error:  # whatever a user's file raises; sys.exit ends it and not us
         raise NsaError.at("NSA0704", f"the file {path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         del sys.modules[MODULE], sys.path[0]
@@ -48,3 +51,8 @@ def python_kernels(path: str, name: str | None) -> list[Kernel]:
         hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(found)}"
         raise click.UsageError(f"{path} has no kernel '{name}': {hint}")
     return [found[name]]
+
+
+def no_kernel(file: str, help: str) -> NsaError:
+    """The error for a file that has nothing to work on."""
+    return NsaError.at("NSA0207", f"{file} has no kernel", help=help)

@@ -9,10 +9,11 @@ import click
 
 from nsalang.base.source import NsaError
 from nsalang.base.target import parse_target
-from nsalang.build.pipeline import BACKENDS, choose_backend
-from nsalang.commands.settings import allow_option, define_options, pin_option, pinned
+from nsalang.build.backends import choose_backend
+from nsalang.commands.settings import allow_option, define_options, pin_option, pinned, seed_option
 from nsalang.launch.options import check_here
 from nsalang.report.terminal import Session, report, session_options
+from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
     from nsalang.bench.compare import Comparison
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("kernel", required=False)
 @define_options
 @click.option("-i", "--input", "inputs", multiple=True, metavar="[NAME=]FILE", help="A .pt, .npz or .npy file instead of random values.")
-@click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
+@seed_option
 @click.option("-t", "--target", help="Default: this machine's first device, or cpu.")
 @click.option(
     "-b",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nsalang import ir, syntax
-from nsalang.base.dtypes import ALL
-from nsalang.base.source import NsaError
+from nsalang.base.dtypes import ALL, BOOL
+from nsalang.commands.python_files import no_kernel
 from nsalang.types.missing_grid import check_grids
-from nsalang.types.signature import Setting, Signature, called_kernels, functions, is_kernel, is_program
+from nsalang.types.signature import Parameter, Setting, Signature, called_kernels, functions, is_kernel, is_program
 
 if TYPE_CHECKING:
     from nsalang.base.target import Target
@@ -36,17 +37,25 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
+LONGEST = 100
+"""Characters of a number: no dtype holds more digits, and Python reads a number of some thousand digits as none."""
+
+
 def setting(text: str) -> Setting | None:
     """A value as written: a bool, an integer, a float, a dtype; None for anything else."""
     if text in ("true", "True", "false", "False"):
         return text in ("true", "True")
     if text in ALL:
         return ALL[text]
+    if not text.isascii() or len(text) > LONGEST:  # Python reads digits of all scripts
+        return None
     for kind in (lambda t: int(t, 0), float):
         try:
             value: int | float = kind(text)
         except ValueError:
             continue
+        if isinstance(value, float) and math.isinf(value) and any(c.isdigit() for c in text):
+            return None  # too large, and never meant to be infinite
         return value
     return None
 
@@ -72,13 +81,13 @@ def sort_out(raw: dict[str, str], signature: Signature) -> Given:
             case "const" | "dtype":
                 given.constants[name] = value
             case "scalar" | None if name in signature.dims:  # a scalar may give a dimension: L: i32
-                if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                    raise click.UsageError(f"the dimension {name} must be an integer of at least 0, not '{text}'")
+                if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**48:
+                    raise click.UsageError(f"the dimension {name} must be an integer of at least 0 and below 2**48, not '{text}'")
                 given.dims[name] = value
                 if name in kinds:
-                    given.scalars[name] = value
-            case "scalar" if isinstance(value, int | float):
-                given.scalars[name] = value
+                    given.scalars[name] = scalar_of(name, signature.parameter(name), value, text)
+            case "scalar":
+                given.scalars[name] = scalar_of(name, signature.parameter(name), value, text)
             case "tensor":
                 raise click.UsageError(f"'{name}' is a tensor: --input {name}=FILE gives its contents")
             case _:
@@ -87,6 +96,22 @@ def sort_out(raw: dict[str, str], signature: Signature) -> Given:
                 hint = f": did you mean '{near[0]}'?" if near else f" (it has {', '.join(known) or 'none'})"
                 raise click.UsageError(f"'{signature.name}' has no parameter or dimension '{name}'{hint}")
     return given
+
+
+def scalar_of(name: str, parameter: Parameter | None, value: Setting, text: str) -> int | float | bool:
+    """The value of a scalar parameter. Raises UsageError where its dtype holds no such value."""
+    dtype = parameter.dtype if parameter is not None else None
+    if isinstance(value, int | float) and dtype is None:
+        return value
+    if dtype is not None and dtype.is_integer:
+        low, high = int(dtype.min), int(dtype.max)
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise click.UsageError(f"the scalar {name} is {dtype.name}, an integer from {low} to {high}: '{text}' is none")
+    if isinstance(value, bool) or (isinstance(value, int | float) and dtype is not BOOL):
+        return value
+    kind = "true or false" if dtype is BOOL else "a number"
+    raise click.UsageError(f"the scalar {name} must be {kind}, not '{text}'")
 
 
 def const_settings(function: syntax.Function, raw: dict[str, str]) -> dict[str, Setting]:
@@ -140,11 +165,6 @@ def kernels_of(file: syntax.File, name: str | None) -> list[str]:
     return [name]
 
 
-def no_kernel(file: str, help: str) -> NsaError:
-    """The error for a file that has nothing to work on."""
-    return NsaError.at("NSA0207", f"{file} has no kernel", help=help)
-
-
 def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:
     """The kernel named, or all of a ``.nsa`` file, or of a Python file, which is imported. Raises UsageError for an unknown name, and as
     ``kernels_of``."""
@@ -179,6 +199,9 @@ pin_option = click.option(
 )
 
 
+seed_option = click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of the random inputs.")
+
+
 allow_option = click.option(
     "--allow", type=click.Choice(["unknown"]), help="Let what the prover cannot settle pass: it is guarded, or trusted."
 )
@@ -205,9 +228,10 @@ def pinned(values: Iterable[str]) -> tuple[ir.Pin, ...]:
     """--pin as sorted pairs. Raises UsageError unless each value is a positive integer or a place."""
     found = pairs(values, "--pin")
     for name, text in found.items():
-        if text not in ir.PLACES and (not text.isdecimal() or int(text) == 0):
-            raise click.UsageError(f"--pin {name} must be a positive integer or a place ({', '.join(ir.PLACES)}), not '{text}'")
-    return tuple(sorted((name, text if text in ir.PLACES else int(text)) for name, text in found.items()))
+        number = setting(text)
+        if text not in ir.PLACES and (not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 2**31):
+            raise click.UsageError(f"--pin {name} must be a positive integer below 2**31 or a place ({', '.join(ir.PLACES)}), not '{text}'")
+    return tuple(sorted((name, text if text in ir.PLACES else int(text, 0)) for name, text in found.items()))
 
 
 def define_options(function: F) -> F:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from nsalang.base.target import parse_target
-from nsalang.build.pipeline import BACKENDS, Choice, prepare
+from nsalang.build.pipeline import Choice, prepare
 from nsalang.commands.compile import backends_for
 from nsalang.commands.settings import define_options, kernel_in, meaning_of, pairs, pinned, variant_options
 from nsalang.report.terminal import Session, session_options
+from nsalang.toolchain.backends import BACKENDS
 
 
 @click.command("show")

@@ -51,7 +51,7 @@ def views(
     import torch
 
     from nsalang.interp import numerics
-    from nsalang.interp.run import Fault
+    from nsalang.interp.fault import Fault
 
     made: dict[str, torch.Tensor] = {}
     for view in kernel.views:

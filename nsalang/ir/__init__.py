@@ -1,5 +1,16 @@
 """The IR of a kernel: its nodes, and what walks over them."""
 
+from nsalang.ir.kernel import AxisInfo as AxisInfo
+from nsalang.ir.kernel import Check as Check
+from nsalang.ir.kernel import GridIndex as GridIndex
+from nsalang.ir.kernel import Kernel as Kernel
+from nsalang.ir.kernel import Pin as Pin
+from nsalang.ir.kernel import Promise as Promise
+from nsalang.ir.kernel import Require as Require
+from nsalang.ir.kernel import ScalarParam as ScalarParam
+from nsalang.ir.kernel import Schedule as Schedule
+from nsalang.ir.kernel import Tensor as Tensor
+from nsalang.ir.kernel import View as View
 from nsalang.ir.nodes import (
     COMPARISONS as COMPARISONS,
 )
@@ -8,9 +19,6 @@ from nsalang.ir.nodes import (
 )
 from nsalang.ir.nodes import (
     Assign as Assign,
-)
-from nsalang.ir.nodes import (
-    AxisInfo as AxisInfo,
 )
 from nsalang.ir.nodes import (
     Binary as Binary,
@@ -26,9 +34,6 @@ from nsalang.ir.nodes import (
 )
 from nsalang.ir.nodes import (
     Cast as Cast,
-)
-from nsalang.ir.nodes import (
-    Check as Check,
 )
 from nsalang.ir.nodes import (
     Const as Const,
@@ -52,34 +57,19 @@ from nsalang.ir.nodes import (
     Full as Full,
 )
 from nsalang.ir.nodes import (
-    GridIndex as GridIndex,
-)
-from nsalang.ir.nodes import (
     If as If,
 )
 from nsalang.ir.nodes import (
     Index as Index,
 )
 from nsalang.ir.nodes import (
-    Kernel as Kernel,
-)
-from nsalang.ir.nodes import (
     Load as Load,
-)
-from nsalang.ir.nodes import (
-    N as N,
 )
 from nsalang.ir.nodes import (
     Node as Node,
 )
 from nsalang.ir.nodes import (
-    Pin as Pin,
-)
-from nsalang.ir.nodes import (
     Place as Place,
-)
-from nsalang.ir.nodes import (
-    Promise as Promise,
 )
 from nsalang.ir.nodes import (
     Proof as Proof,
@@ -91,19 +81,10 @@ from nsalang.ir.nodes import (
     ReduceOp as ReduceOp,
 )
 from nsalang.ir.nodes import (
-    Require as Require,
-)
-from nsalang.ir.nodes import (
     Scalar as Scalar,
 )
 from nsalang.ir.nodes import (
-    ScalarParam as ScalarParam,
-)
-from nsalang.ir.nodes import (
     Scan as Scan,
-)
-from nsalang.ir.nodes import (
-    Schedule as Schedule,
 )
 from nsalang.ir.nodes import (
     Search as Search,
@@ -121,9 +102,6 @@ from nsalang.ir.nodes import (
     Store as Store,
 )
 from nsalang.ir.nodes import (
-    Tensor as Tensor,
-)
-from nsalang.ir.nodes import (
     Unary as Unary,
 )
 from nsalang.ir.nodes import (
@@ -136,25 +114,13 @@ from nsalang.ir.nodes import (
     Var as Var,
 )
 from nsalang.ir.nodes import (
-    View as View,
-)
-from nsalang.ir.nodes import (
     Where as Where,
-)
-from nsalang.ir.nodes import (
-    address as address,
-)
-from nsalang.ir.nodes import (
-    axes_of as axes_of,
 )
 from nsalang.ir.nodes import (
     binary as binary,
 )
 from nsalang.ir.nodes import (
     both as both,
-)
-from nsalang.ir.nodes import (
-    children as children,
 )
 from nsalang.ir.nodes import (
     const as const,
@@ -165,9 +131,9 @@ from nsalang.ir.nodes import (
 from nsalang.ir.nodes import (
     plain as plain,
 )
-from nsalang.ir.nodes import (
-    rewrite as rewrite,
-)
-from nsalang.ir.nodes import (
-    walk as walk,
-)
+from nsalang.ir.walk import N as N
+from nsalang.ir.walk import address as address
+from nsalang.ir.walk import axes_of as axes_of
+from nsalang.ir.walk import children as children
+from nsalang.ir.walk import rewrite as rewrite
+from nsalang.ir.walk import walk as walk

@@ -11,8 +11,8 @@ from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, DType
+from nsalang.ir.operations import ADDABLE
 from nsalang.ir.printer import natural, show
-from nsalang.types.stores import ADDABLE
 
 
 def check(kernel: ir.Kernel) -> None:

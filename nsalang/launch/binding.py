@@ -58,7 +58,7 @@ def torch_dtype(dtype: DType, target: Target) -> torch.dtype:
     """torch's dtype for a parameter's on a target (``e4m3`` is fnuz where the target has only that)."""
     import torch
 
-    found = getattr(torch, (target.e4m3 if dtype is E4M3 else dtype).torch, None)
+    found = getattr(torch, (target.facts.e4m3 if dtype is E4M3 else dtype).torch, None)
     if found is None:
         raise NsaError.at("NSA0604", f"this torch ({torch.__version__}) has no dtype for {dtype}", help="a newer torch has it")
     return found  # type: ignore[no-any-return]

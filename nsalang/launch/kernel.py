@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from nsalang import syntax
 from nsalang.base.source import NsaError, Source
 from nsalang.base.target import Target, parse_target
-from nsalang.build.pipeline import Choice, Compiled, Meaning, Unit, choose_backend
+from nsalang.build.backends import choose_backend
+from nsalang.build.compiled import Compiled
+from nsalang.build.pipeline import Choice, Meaning, Unit
 from nsalang.launch.arguments import Parameters, constants_of, shown, unknown_argument
 from nsalang.launch.launcher import Launcher
 from nsalang.launch.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_later, tile_of
@@ -73,7 +75,7 @@ class Entry(ABC):
         ``tile``: length of every tile, or of each by its axis; None: as long as its range. Raises NsaError; NSA0520 for a kernel that
         reads or writes where it must not.
         """
-        from nsalang.interp.run import Fault
+        from nsalang.interp.fault import Fault
 
         chosen = tile_of(self.unit.name, tile)
         try:
@@ -172,9 +174,9 @@ class Entry(ABC):
 
     def check(self, target: str | Target = "cuda:sm_90") -> None:
         """Type-check the whole file for a target, at defaults, with all optional parameters and with none. Raises NsaError with all errors."""
-        from nsalang.types import typecheck
+        from nsalang.types.check import check_file
 
-        typecheck.check_file(self.unit.file, parse_target(str(target)), self.unit.captured)
+        check_file(self.unit.file, parse_target(str(target)), self.unit.captured)
 
     def __repr__(self) -> str:
         return f"<nsalang {self.kind} {self.__name__}{self.__signature__}>"

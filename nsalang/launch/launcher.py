@@ -11,7 +11,9 @@ from nsalang import ir
 from nsalang.base.dtypes import ALL
 from nsalang.base.source import NsaError
 from nsalang.base.target import Target
-from nsalang.build.pipeline import Choice, Compiled, Meaning, Unit, choose_backend, compile_kernel, typed
+from nsalang.build.backends import choose_backend
+from nsalang.build.compiled import Compiled, compile_kernel
+from nsalang.build.pipeline import Choice, Meaning, Unit, typed
 from nsalang.host.extents import Number, Undefined, evaluate, known_at_launch, names
 from nsalang.host.memory import (
     ALIGNMENT,

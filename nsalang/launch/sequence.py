@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from nsalang import ir
 from nsalang.base.source import NsaError
 from nsalang.base.target import Target
-from nsalang.build.pipeline import Choice, Compiled, Meaning, Unit, typed_program
+from nsalang.build.compiled import Compiled
+from nsalang.build.pipeline import Choice, Meaning, Unit, typed_program
 from nsalang.host.extents import Number, Undefined, evaluate
 from nsalang.host.memory import ALIGNMENT, overlap_error
 from nsalang.launch.arguments import Parameters

@@ -129,7 +129,7 @@ def e4m3_of(device: torch.device) -> torch.dtype:
     """The e4m3 that a device has."""
     if torch.version.hip is None or device.type == "cpu":
         return torch.float8_e4m3fn
-    found: torch.dtype = getattr(torch, device_target(device.type, device.index or 0).e4m3.torch)
+    found: torch.dtype = getattr(torch, device_target(device.type, device.index or 0).facts.e4m3.torch)
     return found
 
 

@@ -13,6 +13,7 @@ from nsalang import ir
 from nsalang.base.dtypes import ALL, BOOL, I64
 from nsalang.base.source import Diagnostic
 from nsalang.ir.intervals import conjuncts
+from nsalang.ir.operations import ADDABLE
 from nsalang.proof import smt
 from nsalang.proof.claims import hypotheses
 from nsalang.proof.lemmas import Book, bare
@@ -20,7 +21,6 @@ from nsalang.proof.obligations import Obligation
 from nsalang.proof.prover import completed, decide, element_types, settle
 from nsalang.refute.evaluate import Element, Number, evaluate
 from nsalang.refute.wording import access_of, dtype_of, text, text_of
-from nsalang.types.stores import ADDABLE
 
 MOST = 24
 """Proposals that are asked about, at most."""

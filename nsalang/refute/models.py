@@ -21,7 +21,7 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import NsaError
 from nsalang.interp import numerics
-from nsalang.interp.run import Fault
+from nsalang.interp.fault import Fault
 from nsalang.interp.views import views
 from nsalang.proof import smt
 from nsalang.proof.lemmas import values

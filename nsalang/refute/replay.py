@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from nsalang import ir
-from nsalang.interp.run import Fault, Run, interpret
+from nsalang.interp.fault import Fault
+from nsalang.interp.run import Run, interpret
 from nsalang.proof.obligations import Obligation
 from nsalang.refute.evaluate import Element, Number, evaluate
 from nsalang.refute.models import EXTREMES, LARGEST, PATTERNS, Launch, everything, inside, launches

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import ALL
@@ -17,8 +17,29 @@ from nsalang.report.proofs import VERDICTS, Assumption, Query, Report, Row, Tota
 
 if TYPE_CHECKING:
     from nsalang.build.pipeline import Choice, Meaning, Unit
-    from nsalang.launch.sequence import ProgramLauncher
     from nsalang.proof.prover import Result
+    from nsalang.types.programs import Program
+
+
+class KernelOf(Protocol):
+    """What a report needs of what launches a kernel."""
+
+    @property
+    def unit(self) -> Unit: ...
+
+
+class CallsOf(Protocol):
+    """What a report needs of what launches a program: its calls, and the kernels that they are of, each under its variant."""
+
+    @property
+    def unit(self) -> Unit: ...
+
+    def typed(self, meaning: Meaning) -> Program: ...
+
+    def variants(self, meaning: Meaning) -> Sequence[tuple[KernelOf, Meaning]]: ...
+
+    def pins(self, kernel: str, pinned: tuple[ir.Pin, ...]) -> tuple[ir.Pin, ...]: ...
+
 
 LONGEST = 60
 """Characters of an access or a condition in a row."""
@@ -61,7 +82,7 @@ def report_on(unit: Unit, meaning: Meaning, choice: Choice, allow_unknown: bool 
     )  # fmt: skip
 
 
-def report_on_calls(launcher: ProgramLauncher, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
+def report_on_calls(launcher: CallsOf, meaning: Meaning, choice: Choice, allow_unknown: bool = False) -> Report:
     """One report of a program: those of its kernels in the order of the calls, each under the variant that the program fixes; the same variant
     once. Raises NsaError for what is wrong in the program itself."""
     program = launcher.typed(meaning)

@@ -118,8 +118,13 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console: colours on a terminal only and not under NO_COLOR; wide where there is no terminal, so that nothing is cut."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would leave with 1; ``main`` says how a command ends whose reader went away."""
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 180)
+    return Plain(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 180)
 
 
 def report(error: NsaError, session: Session) -> None:
@@ -144,7 +149,7 @@ def report(error: NsaError, session: Session) -> None:
 
 
 def problem(code: str, sentence: str, session: Session) -> None:
-    """Show what is no diagnostic of a text: a wrong command line, or a fault of ours."""
+    """Show what is no diagnostic of a text: a wrong command line, an interrupt, or a fault of ours."""
     if session.error_format == "json":
         click.echo(json.dumps([{"code": code, "sentence": sentence, "notes": [], "helps": []}]), err=True)
     else:

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 from nsalang import syntax
 from nsalang.base.dtypes import DType
+from nsalang.base.names import NAMES
 from nsalang.base.placeholders import Dimension, Outside, Placeholder, Role, TensorType
 from nsalang.base.source import NsaError, Source
-from nsalang.language import NAMES
 from nsalang.syntax.parser import parse
 
 Captured: TypeAlias = "bool | int | float | str | DType | None"

@@ -18,7 +18,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,9 +26,11 @@ from typing import Any
 
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target, parse_target
-from nsalang.toolchain import Argument, Files, Launch, Program
+from nsalang.lowering.program import Argument, Program
+from nsalang.toolchain import Files, Launch
 from nsalang.toolchain.tilelang_cpu import cpu_language, header, narrowed, pipeline
 from nsalang.toolchain.tilelang_mends import mended, with_exponentials
+from nsalang.toolchain.workspace import no_space, tells_of_full_disk, workspace
 
 KINDS = ("cuda", "hip", "ptx", "cubin", "c")
 """What :func:`emit` can show; cuda, ptx and cubin for cuda targets, hip for hip targets, c for the cpu."""
@@ -77,8 +78,8 @@ def _tilelang() -> Any:
         if "tilelang" in sys.modules:
             return sys.modules["tilelang"]
         wanted = os.environ.get("TILELANG_CACHE_DIR")
-        with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
-            os.environ["TILELANG_CACHE_DIR"] = folder
+        with workspace() as folder:
+            os.environ["TILELANG_CACHE_DIR"] = str(folder)
             try:
                 return importlib.import_module("tilelang")
             except ImportError as error:
@@ -95,7 +96,7 @@ def _device_target(target: Target) -> Any:
     if target.kind == "cpu":
         return tvm.target.Target("c", "c")
     if target.kind == "hip":
-        return tvm.target.Target({"kind": "hip", "mcpu": target.arch, "thread_warp_size": target.warp})
+        return tvm.target.Target({"kind": "hip", "mcpu": target.arch, "thread_warp_size": target.facts.warp})
     return tvm.target.Target({"kind": "cuda", "arch": cuda_arch(target)})
 
 
@@ -247,8 +248,11 @@ def _tool(name: str, why: str) -> str:
 
 
 def _run(program: Program, command: list[str], source: Path, made: Path) -> bytes:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=source.parent, check=False)
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=source.parent, check=False, env=environment)
     if done.returncode != 0 or not made.exists():
+        if tells_of_full_disk(done.stderr + done.stdout):
+            raise no_space("the compiler could not write there")
         said = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line] or [
             done.stderr.strip()[-300:] or "no message"
         ]
@@ -264,7 +268,7 @@ def _nvcc(program: Program, text: str, kind: str) -> bytes:
     from tilelang.env import CUTLASS_INCLUDE_DIR, TILELANG_TEMPLATE_PATH
 
     arch = cuda_arch(parse_target(program.target)).removeprefix("sm_")
-    with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
+    with workspace() as folder:
         source, made = Path(folder, "kernel.cu"), Path(folder, f"kernel.{kind}")
         source.write_text(text, encoding="utf-8")
         code = f"arch=compute_{arch},code={'sm' if kind == 'cubin' else 'compute'}_{arch}"
@@ -274,7 +278,7 @@ def _nvcc(program: Program, text: str, kind: str) -> bytes:
 
 def _gxx(program: Program, text: str) -> bytes:
     tool = _tool("g++", "TileLang programs for the CPU")
-    with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
+    with workspace() as folder:
         source, made = Path(folder, "kernel.cc"), Path(folder, "kernel.so")
         source.write_text(text, encoding="utf-8")
         return _run(program, [tool, *GXX_FLAGS, "-o", made.name, source.name], source, made)
@@ -360,7 +364,7 @@ def _cpu_launch(library: bytes, symbol: str, forms: list[str], picks: tuple[tupl
         "Q": ctypes.c_void_p, "b": ctypes.c_int8, "B": ctypes.c_uint8, "h": ctypes.c_int16, "H": ctypes.c_uint16, "i": ctypes.c_int32,
         "I": ctypes.c_uint32, "q": ctypes.c_int64, "f": ctypes.c_float, "?": ctypes.c_bool,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
+    with workspace() as folder:
         path = Path(folder, "kernel.so")
         path.write_bytes(library)
         # The mapping outlives the file.

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import linecache
 import shutil
-import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +17,10 @@ from typing import Any
 
 from nsalang.base.source import NsaError
 from nsalang.base.target import Target, parse_target
-from nsalang.toolchain import Argument, Files, Launch, Program
+from nsalang.lowering.program import Argument, Program
+from nsalang.toolchain import Files, Launch
 from nsalang.toolchain.triton_types import signature
+from nsalang.toolchain.workspace import disk_is_full, no_space, tells_of_full_disk, workspace
 
 KINDS = ("ttir", "ttgir", "ptx", "cubin", "amdgcn", "hsaco")
 """What :func:`emit` can show; ptx and cubin for cuda targets, amdgcn and hsaco for hip targets."""
@@ -43,7 +44,7 @@ def _missing() -> NsaError:
 def _gpu_target(target: Target) -> Any:
     from triton.backends.compiler import GPUTarget
 
-    return GPUTarget(target.kind, target.capability if target.kind == "cuda" else target.arch, target.warp)
+    return GPUTarget(target.kind, target.capability if target.kind == "cuda" else target.arch, target.facts.warp)
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def _compile(program: Program) -> tuple[dict[str, str | bytes], dict[str, Any]]:
     """All that Triton makes of a program, by kind, and its metadata."""
     target = parse_target(program.target)
     assert program.backend == "triton" and target.kind != "cpu"
-    with _lock, tempfile.TemporaryDirectory(prefix="nsalang-") as folder, _jit_function(program) as function:
+    with _lock, workspace() as folder, _jit_function(program) as function:
         import triton
         from triton import knobs
         from triton.compiler.compiler import ASTSource
@@ -113,16 +114,16 @@ def _compile(program: Program) -> tuple[dict[str, str | bytes], dict[str, Any]]:
         options = {"num_warps": program.warps, "num_stages": program.stages, "enable_fp_fusion": program.fp_fusion}
         try:
             with knobs.cache.scope():
-                knobs.cache.manager_class = _cache_in(Path(folder))
+                knobs.cache.manager_class = _cache_in(folder)
                 kernel = triton.compile(source, target=_gpu_target(target), options=options)
         except Exception as error:
             raise _compile_error(program, error) from error
         metadata = kernel.metadata._asdict()
-        if metadata["shared"] > target.shared_memory:
+        if metadata["shared"] > target.facts.shared_memory:
             raise NsaError.at(
                 "NSA0602",
                 f"Triton needs {metadata['shared']} bytes of shared memory for '{program.entry}', and a block on {target} can have"
-                f" {target.shared_memory}",
+                f" {target.facts.shared_memory}",
                 help="pin shorter tiles, or fewer stages",
             )
         return dict(kernel.asm), metadata
@@ -130,6 +131,8 @@ def _compile(program: Program) -> tuple[dict[str, str | bytes], dict[str, Any]]:
 
 def _compile_error(program: Program, error: Exception) -> NsaError:
     """One sentence and, where Triton says it, the line of the generated source."""
+    if disk_is_full(error) or tells_of_full_disk(str(error)):
+        return no_space("Triton could not write there")
     sentence, note = "", None
     cause: BaseException | None = error
     while cause is not None:
@@ -259,10 +262,10 @@ def _load(program: Program, files: Files) -> tuple[Callable[..., None], Any, Any
         name = f"{here.backend}:{f'sm_{here.arch}' if here.backend == 'cuda' else here.arch}"
         raise NsaError.at("NSA0605", f"a program for {program.target} cannot run on this device, which is {name}")
     source = _Signature(dict(zip((a.name for a in program.arguments), signature(program), strict=True)), {})
-    with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
+    with workspace() as folder:
         group = {}
         for name, content in files.items():
-            path = Path(folder) / name
+            path = folder / name
             path.write_bytes(content)
             group[name] = str(path)
         kernel = CompiledKernel(source, group, hashlib.sha256(files["kernel.json"]).hexdigest())

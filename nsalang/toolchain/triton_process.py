@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsalang.base.source import NsaError
-from nsalang.toolchain import Program
+from nsalang.lowering.program import Program
 from nsalang.toolchain.triton_types import signature
 from nsalang.toolchain.triton_worker import GAP_BYTE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nsalang.base.target import parse_target
-from nsalang.toolchain import Program
+from nsalang.lowering.program import Program
 
 _SCALARS = {"i32": "i32", "i64": "i64", "f32": "fp32", "bool": "i1"}
 _ELEMENTS = {
@@ -14,7 +14,7 @@ _ELEMENTS = {
 
 def signature(program: Program) -> list[str]:
     """The arguments in Triton's spelling: ``*bf16``, ``i32``, ``fp32``, ``i1``, ... ``e4m3`` is the format that the target has."""
-    e4m3 = "fp8e4b8" if parse_target(program.target).e4m3.bias == 8 else "fp8e4nv"
+    e4m3 = "fp8e4b8" if parse_target(program.target).facts.e4m3.bias == 8 else "fp8e4nv"
     out = []
     for argument in program.arguments:
         if argument.kind == "pointer":

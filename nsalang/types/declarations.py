@@ -165,7 +165,7 @@ def view(scope: Scope, target: syntax.Name, node: syntax.Call) -> TensorRef:
         raise NsaError.at("NSA0333", "'view' takes a tensor type second, e.g. f32[N, 4]", kind.span)
     if dtype in (BOOL, E2M1):
         raise NsaError.at("NSA0333", f"there is no view of {dtype} in bytes", kind.value.span, help="view it as u8, and compare or unpack")
-    dtype = scope.target.e4m3 if dtype is E4M3 else dtype
+    dtype = scope.target.facts.e4m3 if dtype is E4M3 else dtype
     shape = tuple(_bytes(scope, e, "an extent") for e in kind.indices)
     offset_node = keyword(node, "offset")
     offset = ir.const(0, span=node.span) if offset_node is None else _bytes(scope, offset_node, "'offset'")

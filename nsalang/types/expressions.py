@@ -41,9 +41,7 @@ def operand(scope: Scope, node: syntax.Expr) -> Operand:
         case syntax.Conditional():
             return _conditional(scope, node)
         case syntax.Call():
-            from nsalang.types.functions import call
-
-            return call(scope, node)
+            return scope.call(scope, node)
         case syntax.Subscript():
             return load(scope, node)
         case syntax.Attribute():
@@ -278,7 +276,7 @@ def _attribute(scope: Scope, node: syntax.Attribute) -> Operand:
         if base is BOOL:
             raise NsaError.at("NSA0205", "bool has no limits", node.span)
         if base.name == "e4m3":
-            limit = scope.target.e4m3.max if node.name == "max" else scope.target.e4m3.min
+            limit = scope.target.facts.e4m3.max if node.name == "max" else scope.target.facts.e4m3.min
         return Exact(limit, base.is_float)
     if isinstance(base, DType):
         raise unknown("attribute", node.name, node.span, ["max", "min"], "NSA0205")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nsalang import ir, syntax
-from nsalang.base.constants import Exact
+from nsalang.base.constants import Exact, python_value
 from nsalang.base.dtypes import I64, DType
 from nsalang.base.source import NsaError, Span
 from nsalang.host.extents import affine, known_at_launch
@@ -17,7 +17,6 @@ from nsalang.ir.printer import show
 from nsalang.types.expressions import describe, operand
 from nsalang.types.scope import Nothing, Operand, Scope, TensorRef, as_dtype, as_value, unknown
 from nsalang.types.signature import Parameter, Setting, annotation_of, call_arguments, dimension_names, specialised_names
-from nsalang.types.typecheck import python_value
 
 
 def polynomial(node: ir.Expr, known: Mapping[str, Poly] | None = None) -> Poly:

@@ -139,7 +139,7 @@ def _typed(scope: Scope, parameter: syntax.Parameter, found: Operand, span: Span
     dtype = scope.names.get(taken.dtype_name)
     if not isinstance(dtype, DType):
         raise unknown("dtype", taken.dtype_name, taken.dtype_span, [n for n, v in scope.names.items() if isinstance(v, DType)], "NSA0319")
-    dtype = scope.target.e4m3 if dtype is E4M3 else dtype
+    dtype = scope.target.facts.e4m3 if dtype is E4M3 else dtype
     if taken.extents is not None:
         if not isinstance(found, TensorRef) or found.dtype is not dtype or len(found.shape) != len(taken.extents):
             axes = f"{len(taken.extents)} {'axis' if len(taken.extents) == 1 else 'axes'}"

@@ -19,6 +19,7 @@ from nsalang.types.expressions import boolean, integer, operand
 from nsalang.types.handed import constants_of, dims_of, matched, scalar_for, tensor_for
 from nsalang.types.missing_grid import grid_meant, no_value
 from nsalang.types.scope import Nothing, Operand, Poison, Poisoned, Scope, TensorRef, unknown
+from nsalang.types.settings import Settings
 from nsalang.types.signature import Parameter, Setting, called, functions, is_helper, is_kernel, is_program
 from nsalang.types.statements import assigned_names, block
 
@@ -65,7 +66,7 @@ class Draft:
     file: syntax.File
     function: syntax.Function
     scope: Scope
-    settings: typecheck.Settings
+    settings: Settings
     scratch: list[Scratch] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     filled: set[str] = field(default_factory=set)
@@ -81,7 +82,7 @@ class Draft:
         return {"in": "an input", "out": "an Out", "inout": "an InOut"}[ref.role]
 
 
-def specialise(file: syntax.File, name: str, settings: typecheck.Settings) -> Program:
+def specialise(file: syntax.File, name: str, settings: Settings) -> Program:
     """One variant of a program. Raises NsaError with everything that is wrong in it, and in the kernels that it calls."""
     function = functions(file)[name]
     scope, parameters = typecheck.scope_of(file, function, settings, lenient=False)
@@ -197,7 +198,7 @@ def _scratch(draft: Draft, target: syntax.Expr, node: syntax.Expr) -> None:
         raise NsaError.at("NSA0336", "'empty' takes a tensor type, e.g. f32[S, 4]", kind.span)
     if dtype is E2M1:
         raise NsaError.at("NSA0336", "scratch can't hold e2m1", kind.value.span, help="two of them make a u8")
-    dtype = scope.target.e4m3 if dtype is E4M3 else dtype
+    dtype = scope.target.facts.e4m3 if dtype is E4M3 else dtype
     shape = []
     for extent in kind.indices:
         made = integer(scope, extent, "an extent")
@@ -261,7 +262,7 @@ def _call(draft: Draft, node: syntax.Call) -> None:
     spans = {n: a.span for n, a in given.items()}
     constants = constants_of(scope, function, values, node, spans, here)
     present = frozenset(p.name for p in function.parameters if p.optional and p.name in values)
-    start = typecheck.Settings(scope.target, constants, {}, present, draft.settings.captured)
+    start = Settings(scope.target, constants, {}, present, draft.settings.captured)
     inside, parameters = typecheck.scope_of(draft.file, function, start, lenient=True)
     if inside.problems:
         raise _inside(NsaError(*inside.problems), function, node)

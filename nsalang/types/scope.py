@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -12,7 +12,7 @@ from nsalang.base.constants import Exact, round_to
 from nsalang.base.dtypes import F32, I64, DType
 from nsalang.base.source import Diagnostic, NsaError, Span
 from nsalang.base.target import Target
-from nsalang.syntax import Function
+from nsalang.syntax import Call, Function
 from nsalang.types.habits import help_for
 
 
@@ -48,13 +48,14 @@ class Poisoned(Exception):
 
 @dataclass(slots=True)
 class Scope:
-    """The state of one check. ``out`` is the statement list being filled; ``guards`` are the conditions under which the current text runs.
+    """The state of one check. ``call`` gives the value of a call (types/dispatch: it needs what types expressions, and they need it). ``out`` is the statement list being filled; ``guards`` are the conditions under which the current text runs.
     ``loop_axes`` are those of all tile loops so far, of which ``open_loops`` are around the current text. ``functions`` are those of the file, ``constants`` the names that a helper sees, ``calls`` the helpers that are being written out,
     ``outside`` what the names are that Python has and a kernel cannot take."""
 
     target: Target
     names: dict[str, Binding]
     known: frozenset[str]
+    call: Callable[[Scope, Call], Operand]
     ended: dict[str, str] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
     guards: list[ir.Expr] = field(default_factory=list)

@@ -7,13 +7,11 @@ from typing import Literal
 
 from nsalang import ir, syntax
 from nsalang.base.constants import Exact
-from nsalang.base.dtypes import F32, I32, I64, U32
+from nsalang.base.dtypes import I64
 from nsalang.base.source import Diagnostic, NsaError, Span
+from nsalang.ir.operations import ADDABLE
 from nsalang.types.expressions import describe, place
 from nsalang.types.scope import Operand, Scope, TensorRef, as_dtype, as_value
-
-ADDABLE = (F32, I32, I64, U32)
-"""Element types that every target adds to atomically."""
 
 
 def store(scope: Scope, target: syntax.Subscript, found: Operand, span: Span, mode: Literal["set", "scatter", "add"] = "set") -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 from nsalang import ir, syntax
-from nsalang.base.constants import Exact, exact
+from nsalang.base.constants import Exact, exact, python_value
 from nsalang.base.dtypes import ALL, E4M3, I64, DType
 from nsalang.base.placeholders import Outside
-from nsalang.base.source import Diagnostic, NsaError, Source, Span
-from nsalang.base.target import Target
+from nsalang.base.source import Diagnostic, NsaError, Span
 from nsalang.types.declarations import source_text
+from nsalang.types.dispatch import call
 from nsalang.types.expressions import integer, operand
 from nsalang.types.functions import FUNCTIONS, PLACES
-from nsalang.types.missing_grid import kernels_of, missing_grid, missing_grids
+from nsalang.types.missing_grid import kernels_of, missing_grid
 from nsalang.types.scope import Binding, Nothing, Poison, Poisoned, Scope, TensorRef, unknown
+from nsalang.types.settings import Settings
 from nsalang.types.signature import (  # fmt: skip
     Parameter,
     Setting,
@@ -34,20 +35,6 @@ from nsalang.types.signature import (  # fmt: skip
 )
 from nsalang.types.statements import block
 from nsalang.types.stores import check_written
-
-DEFAULT = Target("cuda", "sm_90")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What makes a variant: the target (it decides what e4m3 is), values of const and dtype parameters (missing ones take their defaults),
-    of the dimensions that span lengths need, the optional parameters that are present, and plain names captured from Python."""
-
-    target: Target = DEFAULT
-    constants: Mapping[str, Setting] = field(default_factory=dict)
-    dims: Mapping[str, int] = field(default_factory=dict)
-    present: frozenset[str] = frozenset()
-    captured: Mapping[str, object] = field(default_factory=dict)
 
 
 def kernel_function(file: syntax.File, name: str) -> syntax.Function:
@@ -106,7 +93,7 @@ def specialised(file: syntax.File, function: syntax.Function) -> tuple[str, ...]
 def scope_of(file: syntax.File, function: syntax.Function, settings: Settings, lenient: bool) -> tuple[Scope, tuple[Parameter, ...]]:
     """The scope at the start of a kernel, and its parameters. ``lenient``: a missing const leaves the extents that need it unknown."""
     names: dict[str, Binding] = {**ALL, "inf": Exact(float("inf"), is_float=True)}
-    scope = Scope(settings.target, names, frozenset((*FUNCTIONS, *PLACES)))
+    scope = Scope(settings.target, names, frozenset((*FUNCTIONS, *PLACES)), call)
     _captured(scope, settings.captured)
     _constants(scope, file)
     scope.constants = dict(names)
@@ -230,12 +217,6 @@ def _constant_parameter(scope: Scope, parameter: syntax.Parameter, settings: Set
     )
 
 
-def python_value(value: Exact) -> int | float | bool:
-    if value.is_bool:
-        return bool(value.value)
-    return float(value.value) if value.is_float else int(value.value)
-
-
 def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, ...], settings: Settings) -> Parameter:
     taken = annotation_of(parameter)
     bound = scope.names.get(taken.dtype_name)
@@ -243,7 +224,7 @@ def _data_parameter(scope: Scope, parameter: syntax.Parameter, dims: tuple[str, 
     if isinstance(bound, Poison):
         dtype: DType | None = None
     elif isinstance(bound, DType):
-        dtype = scope.target.e4m3 if bound is E4M3 else bound
+        dtype = scope.target.facts.e4m3 if bound is E4M3 else bound
     else:
         raise unknown("dtype", taken.dtype_name, taken.dtype_span, list(ALL), "NSA0319")
     shape: tuple[ir.Expr, ...] = ()
@@ -400,48 +381,3 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
 
 
 # ------------------------------------------------------------------------------------------------------------------- whole files
-
-SAMPLE = 64
-"""What a specialised dimension, or a const parameter without default, is taken to be where a file is only checked."""
-
-
-def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[str, object] | None = None) -> None:
-    """Type every kernel and program of a file with default constants, with all optional parameters and without any. Raises NsaError with all that is wrong."""
-    from nsalang.types import programs
-
-    problems: dict[Diagnostic, None] = {}
-    of_kernels: set[tuple[str, Span | None]] = set()
-    for name in (*kernel_names(file), *program_names(file)):
-        function = functions(file)[name]
-        optional = frozenset(p.name for p in function.parameters if p.optional)
-        try:
-            dims = specialised(file, function)
-            constants: dict[str, Setting] = {
-                p.name: ALL["f32"] if p.annotation.id == "dtype" else SAMPLE for p in function.parameters
-                if isinstance(p.annotation, syntax.Name) and p.annotation.id in ("const", "dtype") and p.default is None
-            }  # fmt: skip
-        except NsaError:
-            dims, constants = (), {}  # a wrong annotation: reported by specialise
-        for present in {optional, frozenset[str]()}:
-            settings = Settings(target, constants, dict.fromkeys(dims, SAMPLE), present, captured or {})
-            try:
-                if is_kernel(function):
-                    specialise(file, name, settings)
-                else:
-                    programs.specialise(file, name, settings)
-            except NsaError as error:
-                # What is wrong in a kernel is not said again of the programs that call it.
-                problems.update(dict.fromkeys(d for d in error.diagnostics if is_kernel(function) or (d.code, d.span) not in of_kernels))
-        if is_kernel(function):
-            of_kernels |= {(d.code, d.span) for d in problems}
-    said = {(d.code, d.span) for d in problems}  # by a helper's calls, with a note
-    problems.update(dict.fromkeys(d for d in missing_grids(file) if (d.code, d.span) not in said))
-    if problems:
-        raise NsaError(*problems)
-
-
-def check_text(source: Source) -> None:
-    """Parse and check a text."""
-    from nsalang.syntax.parser import parse
-
-    check_file(parse(source))

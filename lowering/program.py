@@ -1,0 +1,43 @@
+"""What a lowering hands on: a generated program, its arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["pointer", "i32", "i64", "f32", "bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One runtime argument of a generated kernel, in order.
+
+    ``kind`` pointer: a tensor whose elements are ``dtype`` (a name of nsalang.dtypes: bf16, e4m3, i32 …). Otherwise a scalar.
+    ``aligned``: a pointer whose address, or an integer whose value, is a multiple of 16 in this variant. ``divisor``: a lesser number of
+    which an integer is known to be a multiple.
+    """
+
+    name: str
+    kind: Kind
+    dtype: str = ""
+    aligned: bool = False
+    divisor: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A generated kernel: everything that the code depends on. ``source`` is a Python module in which ``entry`` is the kernel.
+
+    backend triton: ``entry`` is a ``@triton.jit`` function that takes ``arguments`` in order, launched as ``entry[(grid,)](*args)``.
+    backend tilelang: ``entry`` is a function without arguments that returns a ``T.prim_func``, called with the pointers as tensors and
+    the other scalars; the grid is inside.
+    """
+
+    backend: Literal["triton", "tilelang"]
+    target: str
+    entry: str
+    source: str
+    arguments: tuple[Argument, ...]
+    warps: int = 4
+    stages: int = 1
+    fp_fusion: bool = False
