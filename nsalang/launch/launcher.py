@@ -102,6 +102,13 @@ def check_given(given: Sequence[tuple[int, int, int, bool]], values: Sequence[An
     if written is not None:
         import torch
 
+        if torch.is_grad_enabled() and any(t.requires_grad for t in written):
+            raise NsaError.at(
+                "NSA0403",
+                f"'{unit.name}' has no gradient yet, and is to write a tensor that requires one",
+                unit.function.name_span,
+                help="call it under torch.no_grad(), or on tensors that require none (x.detach())",
+            )
         torch.autograd.graph.increment_version(written)
 
 

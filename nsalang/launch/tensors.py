@@ -91,11 +91,7 @@ def check_memory(name: str, value: torch.Tensor, written: bool, span: Span | Non
 
 def check_allocated(name: str, made: torch.Tensor, span: Span | None) -> None:
     """Raises NSA0515 for a new tensor that is no memory: torch is in a mode that changes what an empty tensor is."""
-    try:
-        address = made.data_ptr()
-    except RuntimeError:
-        address = 0
-    if type(made) is not torch.Tensor or (not address and made.numel()):
+    if type(made) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
         raise allocation_error(name, span)
 
 

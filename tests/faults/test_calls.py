@@ -109,3 +109,12 @@ def test_autograd_sees_what_is_written() -> None:
     kernel(x, 2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_a_written_tensor_that_requires_a_gradient() -> None:
+    kernel, w = nsalang.load_text(TEXT).scale, torch.ones(4, requires_grad=True)
+    with pytest.raises(nsalang.NsaError, match="NSA0403"):
+        kernel(w, 2.0)
+    with torch.no_grad():
+        kernel(w, 2.0)
+    assert torch.equal(w, torch.full((4,), 2.0))
