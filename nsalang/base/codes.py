@@ -93,7 +93,7 @@ CODES: dict[str, str] = {
     "NSA0512": "a tensor that is written, with strides that let elements share memory",
     "NSA0513": "arguments that overlap in memory, one of them written",
     "NSA0514": "a requirement of the kernel that does not hold, or an expression that has no value under the sizes of the call",
-    "NSA0515": "a tensor on a device, or in a layout, that cannot be used",
+    "NSA0515": "a tensor whose device, layout or memory cannot be used",
     "NSA0516": "a wrong value of a const or dtype parameter",
     "NSA0517": "a dtype parameter that nothing determines",
     "NSA0518": "a dimension given to compile that is missing, dynamic or no integer",

@@ -71,7 +71,7 @@ def device_of(signature: Signature, values: Mapping[str, Any]) -> torch.device |
     first: tuple[str, torch.device] | None = None
     for parameter in signature.parameters:
         value = values.get(parameter.name)
-        if not isinstance(value, torch.Tensor):
+        if parameter.kind != "tensor" or not isinstance(value, torch.Tensor):
             continue
         if value.device.type not in ("cpu", "cuda"):
             raise NsaError.at(
@@ -170,14 +170,10 @@ def _tensor(parameter: Parameter, value: object) -> torch.Tensor:
         raise NsaError.at(
             "NSA0504", f"argument '{parameter.name}' is a tensor parameter and takes a torch tensor, not {shown(value)}", parameter.span
         )
-    if value.layout is not torch.strided or value.is_quantized or value.is_neg() or value.is_conj():
-        how = str(value.layout) if value.layout is not torch.strided else "quantized" if value.is_quantized else "lazily negated"
-        raise NsaError.at(
-            "NSA0515",
-            f"argument '{parameter.name}' is {how}; nsalang reads plain strided memory",
-            parameter.span,
-            help="make a plain copy of it first",
-        )
+    from nsalang.launch.tensors import check_memory, check_plain
+
+    check_plain(parameter.name, value, parameter.span)
+    check_memory(parameter.name, value, parameter.role != "in", parameter.span)
     if value.dim() != len(parameter.shape):
         wanted = f"[{', '.join(parameter.extents)}]"
         raise NsaError.at(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from nsalang.report.proofs import Report
 
 
+UNSET = (None,) * 6
+"""The options of a call that sets none: told by one comparison, since every call asks."""
+
+
 class Entry(ABC):
     """A kernel or a program. Call it with torch tensors: parameters that are no ``Out`` by position or by name, outputs by name or not at all.
 
@@ -65,7 +69,7 @@ class Entry(ABC):
         options = self._options
         if autotune is not None:
             refuse_later(self.unit.name, {"autotune": autotune})
-        if any(o is not None for o in (backend, target, schedule, allow, deterministic, check)):
+        if (backend, target, schedule, allow, deterministic, check) != UNSET:
             options = options_of(self.unit.name, options, backend, target, schedule, allow, deterministic, check)
         return self.launcher(args, kwargs, options)
 

@@ -60,7 +60,8 @@ class Plan:
 
     ``arguments``: of the code, with None at each tensor's place; ``slots``: (place in arguments, place of the value, dtype to view it as);
     ``views``: (place in arguments, place of the base, byte at which the view begins). ``aligned``: an output to be allocated must be.
-    ``apart``: (a written value, its bytes, another value, its bytes) that must not overlap. ``checked``: what is checked as it runs; then the
+    ``apart``: (a written value, its bytes, another value, its bytes) that must not overlap. ``given``: (place, bytes from the first to the last
+    element, bytes of an element, whether it is written) of each tensor with elements that is given. ``checked``: what is checked as it runs; then the
     tensor of checks is one more value, the last.
     """
 
@@ -75,6 +76,7 @@ class Plan:
     aligned: bool
     returns: tuple[int, ...]
     checked: Checked | None
+    given: tuple[tuple[int, int, int, bool], ...] = ()
 
 
 def check_apart(apart: Sequence[tuple[int, int, int, int]], values: Sequence[Any], unit: Unit) -> None:
@@ -84,6 +86,43 @@ def check_apart(apart: Sequence[tuple[int, int, int, int]], values: Sequence[Any
         if first < second + b_bytes and second < first + a_bytes:
             first_of, second_of = unit.function.parameters[a], unit.function.parameters[b]
             raise overlap_error(first_of.name, second_of.name, first_of.name_span)
+
+
+def check_given(given: Sequence[tuple[int, int, int, bool]], values: Sequence[Any], unit: Unit) -> None:
+    """Raises NSA0515 where the memory of a tensor is not there any more, or cannot be written. Autograd is told what is written."""
+    written = None
+    for place, size, item, is_written in given:
+        value = values[place]
+        storage = value.untyped_storage()
+        if storage.nbytes() < value.storage_offset() * item + size or (is_written and not storage.resizable()):
+            from nsalang.launch.tensors import check_memory
+
+            about = unit.function.parameters[place]
+            check_memory(about.name, value, is_written, about.name_span)
+        if is_written:
+            written = [value] if written is None else [*written, value]
+    if written is not None:
+        import torch
+
+        if torch.is_grad_enabled() and any(t.requires_grad for t in written):
+            raise NsaError.at(
+                "NSA0403",
+                f"'{unit.name}' has no gradient yet, and is to write a tensor that requires one",
+                unit.function.name_span,
+                help="call it under torch.no_grad(), or on tensors that require none (x.detach())",
+            )
+        torch.autograd.graph.increment_version(written)
+
+
+def given_of(
+    bound: Bound, kernel: ir.Kernel, layouts: Mapping[str, Layout], place: Mapping[str, int]
+) -> tuple[tuple[int, int, int, bool], ...]:
+    """What ``check_given`` looks at in every call."""
+    return tuple(
+        (place[t.name], layouts[t.name].size, layouts[t.name].itemsize, t.role != "in")
+        for t in kernel.tensors
+        if not isinstance(bound.tensors[t.name], Missing) and layouts[t.name].size
+    )
 
 
 def run_plan(plan: Plan, values: list[Any]) -> None:
@@ -135,9 +174,16 @@ class Launcher:
                 self._plans.keep(key, plan)
         for place, shape, dtype in plan.allocate:
             values[place] = torch.empty(shape, dtype=dtype, device=plan.device)
-            if plan.aligned and values[place].data_ptr() & 15:
+            made = values[place]
+            if type(made) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
+                from nsalang.launch.tensors import check_allocated
+
+                about = self.unit.function.parameters[place]
+                check_allocated(about.name, made, about.name_span)
+            if plan.aligned and made.data_ptr() & 15:
                 return self._run(values, options)  # an allocator of the user's; now it is a given tensor like any other
         check_apart(plan.apart, values, self.unit)
+        check_given(plan.given, values, self.unit)
         run_plan(plan, values)
         if len(plan.returns) == 1:
             return values[plan.returns[0]]
@@ -292,6 +338,7 @@ class Launcher:
             aligned or any(isinstance(bound.tensors[v.base], Missing) for v in kernel.views),
             tuple(place[n] for n in bound.returns),
             Checked(kernel, compiled.kernel.checks, bound.dims, bound.scalars, {n: place[n] for n in bound.tensors}) if checked else None,
+            given_of(bound, kernel, layouts, place),
         )
 
 

@@ -36,19 +36,26 @@ class Plans(Generic[P]):
         """
         import torch
 
-        tensor = torch.Tensor
+        tensor, parameter = torch.Tensor, torch.nn.Parameter
+        plain = torch._C._disabled_torch_dispatch_impl
         parts: list[object] = [options, checked]
         try:
             for value in values:
-                if isinstance(value, tensor):
-                    parts.append((value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % ALIGNMENT, value.is_neg()))
-                elif type(value) is float:
-                    parts.append((value, math.copysign(1.0, value)))
+                kind = type(value)
+                if kind is tensor or kind is parameter or isinstance(value, tensor):
+                    if kind is not tensor and kind.__torch_dispatch__ is not plain:
+                        return None, None
+                    address = value.data_ptr()
+                    if not address and value.numel():
+                        return None, None
+                    parts.append((value.shape, value.stride(), value.dtype, value.device, address % ALIGNMENT, value.is_neg()))
+                elif kind is float:
+                    parts.append((value if value == value else "nan", math.copysign(1.0, value)))
                 else:
-                    parts.append((type(value), value))
+                    parts.append((kind, repr(value) if kind.__module__ == "numpy" else value))  # of numpy, -0.0 and 0.0 are one value
             key = tuple(parts)
             return key, self._kept.get(key)
-        except (TypeError, RuntimeError, NotImplementedError):
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
             # Something that has no strides, no address or no hash: making the plan says what is wrong with it.
             return None, None
 

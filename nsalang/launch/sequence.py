@@ -18,7 +18,19 @@ from nsalang.host.memory import ALIGNMENT, overlap_error
 from nsalang.launch.arguments import Parameters
 from nsalang.launch.binding import Bound, Missing, torch_dtype
 from nsalang.launch.checks import check_promises, wanted
-from nsalang.launch.launcher import Launcher, Plan, apart_of, check_apart, check_sizes, layouts_of, meaning_of, run_plan, told
+from nsalang.launch.launcher import (
+    Launcher,
+    Plan,
+    apart_of,
+    check_apart,
+    check_given,
+    check_sizes,
+    given_of,
+    layouts_of,
+    meaning_of,
+    run_plan,
+    told,
+)
 from nsalang.launch.options import DEFAULT, Options, check_device
 from nsalang.launch.plans import Plans
 from nsalang.types import programs
@@ -65,6 +77,7 @@ class ProgramPlan:
     dims: Mapping[str, int]
     scalars: Mapping[str, Number]
     steps: tuple[Plan, ...]
+    given: tuple[tuple[int, int, int, bool], ...] = ()
 
 
 @dataclass(slots=True)
@@ -93,10 +106,16 @@ class ProgramLauncher:
         if plan is None:
             plan = self._plan(values, options)
         check_apart(plan.apart, values, self.unit)
+        check_given(plan.given, values, self.unit)
         values += [None] * len(plan.program.scratch)
         odd = False
         for place, shape, dtype in plan.allocate:
             made = values[place] = torch.empty(shape, dtype=dtype, device=plan.device)
+            if type(made) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
+                from nsalang.launch.tensors import check_allocated
+
+                names = self.parameters.names
+                check_allocated(names[place] if place < len(names) else "scratch", made, self.unit.function.name_span)
             odd |= made.data_ptr() % ALIGNMENT != 0
         steps = plan.steps
         if fresh or odd:  # odd: by an allocator of the user's; such addresses are no part of the key
@@ -203,6 +222,7 @@ class ProgramLauncher:
             bound.dims,
             bound.scalars,
             (),
+            given_of(bound, program.header, layouts, place),
         )
 
     def _steps(self, plan: ProgramPlan, values: Sequence[Any], options: Options, checked: bool) -> tuple[Plan, ...]:
@@ -252,6 +272,7 @@ def moved(plan: Plan, places: Sequence[int]) -> Plan:
         views=tuple((slot, places[place], offset) for slot, place, offset in plan.views),
         allocate=(),
         apart=(),
+        given=(),
         returns=(),
         checked=None if checked is None else replace(checked, places={n: places[p] for n, p in checked.places.items()}),
     )

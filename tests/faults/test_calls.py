@@ -1,0 +1,120 @@
+"""Tensors that are no memory, each one error that names the parameter; and what a call tells autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import nsalang
+
+TEXT = """
+def add(x: f32[N], y: f32[N], out: Out[f32[N]]):
+    for n in grid(tile(N)):
+        out[n] = x[n] + y[n]
+
+def scale(x: InOut[f32[N]], factor: f32):
+    for n in grid(tile(N)):
+        x[n] = x[n] * factor
+"""
+
+
+def _fake() -> torch.Tensor:
+    with FakeTensorMode():
+        return torch.ones(6)
+
+
+def _shrunk(size: int) -> torch.Tensor:
+    found = torch.ones(6)
+    found.untyped_storage().resize_(size)
+    return found
+
+
+class Wrapper(torch.Tensor):
+    @staticmethod
+    def __new__(cls) -> torch.Tensor:
+        return torch.Tensor._make_wrapper_subclass(cls, (6,), dtype=torch.float32)  # type: ignore[attr-defined,no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(cls, *args: object) -> object:
+        raise NotImplementedError
+
+
+ODD: dict[str, Callable[[], torch.Tensor]] = {
+    "fake": _fake,
+    "wrapper": Wrapper,
+    "freed": lambda: _shrunk(0),
+    "shrunk": lambda: _shrunk(8),
+    "meta": lambda: torch.ones(6, device="meta"),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "jagged": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+    "sparse": lambda: torch.ones(6).to_sparse(),
+    "negated": lambda: torch._neg_view(torch.ones(6)),
+    "zero": lambda: torch._efficientzerotensor((6,)),
+    "lazy": lambda: torch.nn.UninitializedParameter(),
+}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["first", "planned"])
+@pytest.mark.parametrize("name", ODD)
+def test_no_memory(name: str, after: bool) -> None:
+    kernel, x = nsalang.load_text(TEXT).add, torch.ones(6)
+    if after:
+        kernel(x, x)
+    for call in (kernel, kernel.interpret):
+        with pytest.raises(nsalang.NsaError, match="'y'") as caught:
+            call(x, ODD[name]())
+        assert [d.code for d in caught.value.diagnostics] == ["NSA0515"]
+    assert torch.equal(kernel(x, x), 2 * x)
+
+
+@pytest.mark.parametrize("transform", ["vmap", "grad", "functionalize", "mode"])
+@pytest.mark.parametrize("after", [False, True], ids=["first", "planned"])
+def test_transforms(transform: str, after: bool) -> None:
+    kernel, x = nsalang.load_text(TEXT).add, torch.ones(6)
+    if after:
+        kernel(x, x)
+    with pytest.raises(nsalang.NsaError, match="'x'|'out'"):
+        if transform == "vmap":
+            torch.vmap(lambda v: kernel(v, x))(torch.ones(2, 6))
+        elif transform == "grad":
+            torch.func.grad(lambda v: kernel(v, x).sum())(x)
+        elif transform == "functionalize":
+            torch.func.functionalize(lambda v: kernel(v, x))(x)
+        else:
+            with FakeTensorMode():
+                kernel(x, x)
+
+
+def test_memory_that_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(numpy.ones(6, numpy.float32).tobytes())
+    kernel = nsalang.load_text(TEXT).scale
+    kernel(torch.ones(6), 2.0)
+    with pytest.warns(UserWarning):
+        mapped = torch.from_numpy(numpy.memmap(path, numpy.float32, "r"))
+    with pytest.raises(nsalang.NsaError, match="'x' is written, and its memory is read-only"):
+        kernel(mapped, 2.0)
+    assert torch.equal(mapped, torch.ones(6))
+
+
+def test_autograd_sees_what_is_written() -> None:
+    kernel, w = nsalang.load_text(TEXT).scale, torch.ones(4, requires_grad=True)
+    x = torch.ones(4)
+    loss = (w * x).sum()
+    kernel(x, 2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_written_tensor_that_requires_a_gradient() -> None:
+    kernel, w = nsalang.load_text(TEXT).scale, torch.ones(4, requires_grad=True)
+    with pytest.raises(nsalang.NsaError, match="NSA0403"):
+        kernel(w, 2.0)
+    with torch.no_grad():
+        kernel(w, 2.0)
+    assert torch.equal(w, torch.full((4,), 2.0))
