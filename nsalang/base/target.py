@@ -41,6 +41,11 @@ class Target:
         return 64 if self.kind == "hip" else 32
 
     @property
+    def warp_tile(self) -> tuple[int, int]:
+        """Rows and columns that a warp makes at least of a matrix product in TileLang: an MMA of CUDA's makes 8 columns, an MFMA 16."""
+        return (16, 16) if self.kind == "hip" else (16, 8)
+
+    @property
     def registers(self) -> int:
         """Registers of 32 bits that one thread can have."""
         return 512 if self.kind == "hip" else 255
