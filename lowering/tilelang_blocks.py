@@ -22,7 +22,7 @@ class Blocks(Buffers):
         product = dots.Product.of(x)
         self.buffer(s)
         length = self.kernel.schedule.length(x.over)
-        policy = f"T.GemmWarpPolicy.{dots.policy(self.kernel, product)}"
+        policy = f"T.GemmWarpPolicy.{dots.policy(self.kernel, product, self.target)}"
 
         def gemm(into: str, clear: bool, first: int = 0, count: int = length) -> None:
             (left, a), (right, b) = (

@@ -14,6 +14,7 @@ from nsalang.lowering import tilelang_dots as dots
 from nsalang.lowering.emit import Emitter, Names, Text
 from nsalang.lowering.tilelang_barriers import NONE, Around
 from nsalang.lowering.tilelang_bools import MOST, is_narrow
+from nsalang.lowering.tilelang_lanes import goes_lane_by_lane
 from nsalang.lowering.tilelang_values import Values
 
 
@@ -108,11 +109,13 @@ class Buffers:
         machine = emit.machine_axes(self.kernel, axes)
         lanes = self.lanes[: len(machine)]
         before, self.values.lane = self.values.lane, dict(zip(machine, lanes, strict=True))
-        extents = ", ".join(map(str, emit.machine_shape(self.kernel, axes)))
+        shape = emit.machine_shape(self.kernel, axes)
         options = ', annotations={"parallel_async_without_async_commit_wait": True}' if asynchronous else ""
-        if is_narrow(self.kernel, s, self.bools):
+        if self.target.kind != "cpu" and len(machine) == 1 and goes_lane_by_lane(self.kernel, s, machine[0]):
+            lanes, shape = (*lanes, "_"), (*shape, 1)
+        elif is_narrow(self.kernel, s, self.bools):
             options += f", coalesced_width=T.int32({MOST})"
-        with self.emitter.block(f"for {', '.join(lanes)} in T.Parallel({extents}{options}):", s.span):
+        with self.emitter.block(f"for {', '.join(lanes)} in T.Parallel({', '.join(map(str, shape))}{options}):", s.span):
             yield
         self.values.lane = before
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.base.target import WARP_COLUMNS, WARP_ROWS
+from nsalang.base.target import Target
 from nsalang.lowering import emit
 
 
@@ -54,19 +54,19 @@ def matrices(kernel: ir.Kernel) -> dict[str, tuple[tuple[str, ...], ...]]:
     return found
 
 
-def policy(kernel: ir.Kernel, product: Product) -> str:
+def policy(kernel: ir.Kernel, product: Product, target: Target) -> str:
     """How warps share a result. Where there are fewer rows than for all warps, they stand beside each other; but what is reduced over the columns of
     one product and applied to another has no layout in TileLang unless both have the same warps at a row."""
-    beside = {_warps_beside(kernel, p) for _, x in products(kernel) if (p := Product.of(x)).rows == product.rows}
+    beside = {_warps_beside(kernel, p, target.warp_tile) for _, x in products(kernel) if (p := Product.of(x)).rows == product.rows}
     rows = math.prod(map(kernel.schedule.length, product.rows))
-    return "FullRow" if rows >= WARP_ROWS * kernel.schedule.warps or len(beside) > 1 else "FullCol"
+    return "FullRow" if rows >= target.warp_tile[0] * kernel.schedule.warps or len(beside) > 1 else "FullCol"
 
 
-def _warps_beside(kernel: ir.Kernel, product: Product) -> int:
-    """How many warps TileLang puts beside each other under FullCol: each has a multiple of 16 rows and of 8 columns."""
+def _warps_beside(kernel: ir.Kernel, product: Product, least: tuple[int, int]) -> int:
+    """How many warps TileLang puts beside each other under FullCol: each has a multiple of the ``least`` rows and columns."""
     (rows, columns), warps = shape(kernel, (product.rows, product.columns)), kernel.schedule.warps
     return max(
-        (n for n in range(1, warps + 1) if warps % n == 0 and columns % (WARP_COLUMNS * n) == 0 and rows % (WARP_ROWS * warps // n) == 0),
+        (n for n in range(1, warps + 1) if warps % n == 0 and columns % (least[1] * n) == 0 and rows % (least[0] * warps // n) == 0),
         default=warps,
     )
 

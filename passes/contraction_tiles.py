@@ -21,7 +21,7 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.source import Diagnostic, NsaError
-from nsalang.base.target import WARP_COLUMNS, WARP_ROWS, Target
+from nsalang.base.target import Target
 from nsalang.ir.linear import Facts
 from nsalang.passes.contract import batch_axes
 from nsalang.passes.order import dots_of
@@ -342,13 +342,18 @@ class _Choice:
         wanted = 4 if self.registers(lengths) <= most or (self.on_triton and self.reduced_columns()) else 8
         for dot in self.dots:
             rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
-            wanted = min(wanted, max(1, (rows // WARP_ROWS) * (columns // WARP_COLUMNS)))
+            wanted = min(wanted, max(1, self.warp_tiles(rows, columns)))
             narrow = not self.on_triton and self.target.kind == "cuda" and not self.target.facts.from_shared
             if narrow or any(self.is_made_in_registers(x) for x in (dot.a, dot.b)):
                 # No warps beside each other: for such contractions TileLang finds no layouts there in some programs, and all of them would need what
                 # one of them has made.
                 wanted = min(wanted, max(1, rows // LEAST))
         return wanted
+
+    def warp_tiles(self, rows: int, columns: int) -> int:
+        """Into how many parts a result can be cut, each the work of a warp."""
+        least_rows, least_columns = (16, 8) if self.on_triton else self.target.warp_tile
+        return (rows // least_rows) * (columns // least_columns)
 
     def is_made_in_registers(self, x: ir.Expr) -> bool:
         return isinstance(x, ir.Var) and self.places.get(x.name) == "registers" and not is_loaded(self.assigned[x.name][0])
@@ -393,14 +398,14 @@ class _Choice:
 
     def check_warps(self, lengths: Mapping[str, int]) -> None:
         """Raises NSA0408 where TileLang cannot give each of the pinned warps a part of a contraction; Triton lets several make the same part."""
-        if "warps" not in self.options or self.on_triton or self.target.kind != "cuda":
+        if "warps" not in self.options or self.on_triton or self.target.kind == "cpu":
             return
         for dot in self.dots:
             rows, columns = (prod(lengths[a] for a in side) for side in rows_and_columns(dot))
-            if (most := (rows // WARP_ROWS) * (columns // WARP_COLUMNS)) < self.options["warps"]:
+            if (most := self.warp_tiles(rows, columns)) < self.options["warps"]:
                 sentence = (
                     f"the schedule pins 'warps' to {self.options['warps']}; a contraction of {rows} rows and {columns} columns has work for {most} "
-                    f"in TileLang, where each makes at least {WARP_ROWS} rows and {WARP_COLUMNS} columns"
+                    f"in TileLang, where each makes at least {self.target.warp_tile[0]} rows and {self.target.warp_tile[1]} columns"
                 )
                 raise NsaError.at("NSA0408", sentence, dot.span, help="pin fewer warps, or leave it to the compiler: warps")
 

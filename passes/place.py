@@ -3,7 +3,7 @@
 It comes after `guard`: only a load whose masked lanes hold 0 can go to shared memory without passing registers. Both backends: `where(c, x[i], 0)`
 whose load is masked by `c` and holds 0 there is the load itself. TileLang: the operands of a contraction are variables of their own in shared
 memory, each assigned once; a load goes there directly, any other value from registers. What is spread, and what says where or whether a block is
-read, lies there too: a thread that has some columns of a product is seldom the one that reads those rows. In a loop over tiles, blocks that operands
+read, lies there too, and one of two reductions that meet along different axes: a thread that has some columns of a product is seldom the one that reads those rows. In a loop over tiles, blocks that operands
 are, or are computed from, and that depend on its index are read `stages - 1` steps ahead, where the way to their addresses is pure: made of the index, of
 what the loop does not change, and of loads, all of tensors that nobody writes. An address is computed by the thread that uses it; what has a division
 by what is not known in it is computed once a row, before. Stages are those of the schedule, or as many as shared memory has room for, where there is
@@ -16,6 +16,8 @@ shared memory.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Iterator
 from math import prod
 
 from nsalang import ir
@@ -25,7 +27,7 @@ from nsalang.ir.intervals import conjuncts
 from nsalang.passes import ahead
 from nsalang.passes.ahead import is_written, shared
 from nsalang.passes.contraction_tiles import LEAST, is_loaded
-from nsalang.passes.hoist import Names, expressions, same
+from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.order import dots_of
 from nsalang.passes.pins import Pins, pins_of
 from nsalang.passes.simplify import value_of
@@ -41,7 +43,7 @@ def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
         kernel = shared(kernel, _spread(kernel))
     if not (wanted and on_tilelang):
         return kernel
-    kernel = _one_name_a_value(kernel)
+    kernel = _one_name_a_value(_Crossing(kernel).run())
     placed = _Operands(kernel)
     kernel = shared(dataclasses.replace(kernel, body=placed.block(kernel.body, {})), placed.shared)
     placed.check(kernel)
@@ -77,6 +79,65 @@ def _spread(kernel: ir.Kernel) -> set[str]:
             sentence = f"the schedule pins '{ir.plain(n.name)}' to registers; it has a lane for each group, and the threads of a group read it from shared memory"
             raise NsaError.at("NSA0408", sentence, n.span)
     return names
+
+
+class _Crossing:
+    """Puts into shared memory what is reduced to other axes than a value that it meets: `sum(x, axis=j) * sum(x, axis=i)`. Beside a contraction,
+    TileLang finds no layout in which a thread has both. The last of them stays in registers."""
+
+    def __init__(self, kernel: ir.Kernel) -> None:
+        self.kernel, self.names = kernel, Names(kernel)
+        assigned = [n for n in ir.walk(kernel) if isinstance(n, ir.Assign)]
+        count = Counter(n.name for n in assigned)
+        self.held = {n.name for n in assigned if count[n.name] == 1 and isinstance(n.value, ir.Reduce) and n.place is None}
+        self.shared: set[str] = set()
+
+    def run(self) -> ir.Kernel:
+        body = self.block(self.kernel.body)
+        return shared(self.kernel if same(body, self.kernel.body) else dataclasses.replace(self.kernel, body=body), self.shared)
+
+    def block(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        made: list[ir.Stmt] = []
+        for node in body:
+            room = Room(self.names)
+            node = expressions(node, lambda e: self.value(e, room))  # noqa: B023 - called at once
+            made += room.made
+            match node:
+                case ir.For():
+                    inner = self.block(node.body)
+                    node = node if same(inner, node.body) else dataclasses.replace(node, body=inner)
+                case ir.If():
+                    inner, other = self.block(node.body), self.block(node.orelse)
+                    if not (same(inner, node.body) and same(other, node.orelse)):
+                        node = dataclasses.replace(node, body=inner, orelse=other)
+                case _:
+                    pass
+            made.append(node)
+        return tuple(made)
+
+    def value(self, x: ir.Expr, room: Room) -> ir.Expr:
+        met = [*self.reduced(x)]
+        crossing = [n for at, n in enumerate(met) if any(not (set(n.axes) <= set(m.axes) or set(m.axes) <= set(n.axes)) for m in met[at:])]
+        self.shared |= {n.name for n in crossing if isinstance(n, ir.Var)}
+        chosen = {repr(n) for n in crossing if isinstance(n, ir.Reduce)}
+
+        def rule(n: ir.Node) -> ir.Node:
+            if not (isinstance(n, ir.Reduce) and repr(n) in chosen):
+                return n
+            name = room.name(n, "reduced")
+            self.shared.add(name.name)
+            return name
+
+        return ir.rewrite(x, rule) if chosen else x
+
+    def reduced(self, x: ir.Node) -> Iterator[ir.Reduce | ir.Var]:
+        """What is reduced, and then met in the loop over the lanes of a value."""
+        if isinstance(x, ir.Reduce) or (isinstance(x, ir.Var) and x.name in self.held):
+            if x.axes:
+                yield x
+        else:
+            for part in ir.children(x):
+                yield from self.reduced(part)
 
 
 def _without_where(node: ir.Node) -> ir.Node:

@@ -74,6 +74,11 @@ class Target:
         """The target's row."""
         return FACTS.get(str(self)) or _OTHERS[self.kind]
 
+    @property
+    def warp_tile(self) -> tuple[int, int]:
+        """Rows and columns that a warp makes at least of a matrix product in TileLang: an MMA of CUDA's makes 8 columns, an MFMA 16."""
+        return (WARP_ROWS, 16 if self.kind == "hip" else WARP_COLUMNS)
+
 
 def parse_target(text: str) -> Target:
     """``cuda:sm_90``, ``hip:gfx942`` or ``cpu``. Raises NSA0601 for anything else."""

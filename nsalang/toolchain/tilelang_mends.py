@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import re
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from typing import Any
 
 MOST_BOOLS = 4
 """Lanes of a vector of bools for which TileLang has a type in CUDA's code."""
+
+IEEE_ON_HIP = {
+    "ieee_add": "__fadd_rn", "ieee_sub": "__fsub_rn", "ieee_mul": "__fmul_rn", "ieee_fdiv": "__fdiv_rn", "ieee_fmaf": "__fmaf_rn",
+}  # fmt: skip
+"""HIP's own functions of f32 that round once, for TileLang's, of which its printer for HIP knows none. Their last argument, the rounding, goes."""
 
 _EXPONENTIALS = """
 // The instruction alone, as Triton has it: exp2f takes four more for results below 2**-126, which may be 0 (nsalang/bounds.py).
@@ -33,8 +39,22 @@ def with_exponentials(text: str) -> str:
 @contextlib.contextmanager
 def mended() -> Iterator[None]:
     """TileLang's passes without both faults, as long as the block runs."""
+    _name_ieee_on_hip()
     with _guarded_loads_stay(), _bools_in_short_vectors():
         yield
+
+
+@functools.cache
+def _name_ieee_on_hip() -> None:
+    """Tell TVM, once, what it is to print for TileLang's functions of f32 in HIP's code."""
+    from tvm import tirx
+    from tvm.ir import register_intrin_lowering
+
+    def rule(name: str) -> Any:
+        return lambda call: tirx.call_pure_extern(call.dtype, name, *call.args[:-1])
+
+    for ours, theirs in IEEE_ON_HIP.items():
+        register_intrin_lowering(f"tl.{ours}", target="hip", f=rule(theirs))
 
 
 @contextlib.contextmanager

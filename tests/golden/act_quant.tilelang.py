@@ -56,7 +56,7 @@ def entry():
             for i, j in T.Parallel(32, 128):  # act_quant:9
                 if m + i < M:
                     y[m + i, n + j] = T.cast(T.min(T.max(v[i, j] / scale[i], -448.0), 448.0), "float8_e4m3fn")
-            for i in T.Parallel(32):  # act_quant:10
+            for i, _ in T.Parallel(32, 1):  # act_quant:10
                 if m + i < M:
                     s[m + i, g] = scale[i]
 

@@ -55,14 +55,14 @@ def entry():
             s = T.alloc_var("int32", T.truncdiv(pid, T.ceildiv(H, 8)))
             T.fill(top, T.float32(-3.4028234663852886e38))  # combine:5
             for g in T.serial(P):  # combine:6
-                for i in T.Parallel(8):  # combine:7
+                for i, _ in T.Parallel(8, 1):  # combine:7
                     part_lse_tile[i] = T.if_then_else(h + i < H, part_lse[s, g, h + i], T.float32(0.0))
                 for i in T.Parallel(8):
                     top[i] = T.max(top[i], part_lse_tile[i])
             T.clear(total)  # combine:8
             T.clear(acc)
             for g2 in T.serial(P):  # combine:9
-                for i in T.Parallel(8):  # combine:10
+                for i, _ in T.Parallel(8, 1):  # combine:10
                     part_lse_tile_2[i] = T.if_then_else(h + i < H, part_lse[s, g2, h + i], T.float32(0.0))
                 for i in T.Parallel(8):
                     weight[i] = T.exp2(part_lse_tile_2[i] - top[i])

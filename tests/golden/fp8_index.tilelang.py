@@ -94,7 +94,7 @@ def entry():
                 for i, j, k2 in T.Parallel(64, 2, 64):  # fp8_index:7
                     score_sum_terms[i, j, k2] = score[i, j, k2] * weight[j, k2]
                 T.reduce_sum(score_sum_terms, score_sum, dim=2)
-                for i in T.Parallel(64):
+                for i, _ in T.Parallel(64, 1):
                     k_scale_tile[i] = T.if_then_else(n + i < T.min(c * 2048 + 2048, N), k_scale[b, n + i], T.float32(0.0))
                 for i, j in T.Parallel(64, 2):
                     if n + i < T.min(c * 2048 + 2048, N) and m + j < M:

@@ -67,11 +67,11 @@ def entry():
             T.assume(s % 2 == 0)
             begin = c * 2048  # mqa_logits:7
             end = T.min(c * 2048 + 2048, T2)
-            for i in T.Parallel(2):  # mqa_logits:8
+            for i, _ in T.Parallel(2, 1):  # mqa_logits:8
                 first_tile[i] = T.if_then_else(s + i < S, first[s + i], T.int32(2147483647))
             T.reduce_min(first_tile, first_min, dim=0)
             lo = T.min(T.max(first_min[0], begin), end)
-            for i in T.Parallel(2):  # mqa_logits:9
+            for i, _ in T.Parallel(2, 1):  # mqa_logits:9
                 last_tile[i] = T.if_then_else(s + i < S, last[s + i], T.int32(-2147483648))
             T.reduce_max(last_tile, last_max, dim=0)
             hi = T.min(T.max(last_max[0], lo), end)
@@ -106,7 +106,7 @@ def entry():
                 for i, j, k2 in T.Parallel(64, 2, 64):  # mqa_logits:14
                     score_sum_terms[i, j, k2] = score[i, j, k2] * weight[j, k2]
                 T.reduce_sum(score_sum_terms, score_sum, dim=2)
-                for i in T.Parallel(64):
+                for i, _ in T.Parallel(64, 1):
                     k_scale_tile[i] = T.if_then_else(t + i < hi, k_scale[t + i], T.float32(0.0))
                 for i, j in T.Parallel(64, 2):
                     if t + i < hi and s + j < S:

@@ -112,11 +112,11 @@ def entry():
                 T.ptx_commit_group()  # paged_mqa_logits:13
                 T.ptx_wait_group(1)
                 T.sync_threads()
-                for i in T.Parallel(64):  # paged_mqa_logits:14
+                for i, _ in T.Parallel(64, 1):  # paged_mqa_logits:14
                     page[i] = T.if_then_else(t + i < last, table[b, T.truncdiv(t + i, 64)], T.int32(0))
                 for i in T.Parallel(64):  # paged_mqa_logits:15
                     live[i] = T.cast(page[i], "uint32") < T.cast(NB, "uint32")
-                for i in T.Parallel(64):  # paged_mqa_logits:16
+                for i, _ in T.Parallel(64, 1):  # paged_mqa_logits:16
                     key_scale[i] = T.if_then_else(live[i] & (t + i < last), scales[page[i], T.truncmod(t + i, 64)], T.float32(0.0))
                 # paged_mqa_logits:17
                 T.gemm(key[t_block % 2, :, :], query, query_dot_matrix, transpose_B=True, clear_accum=True, policy=T.GemmWarpPolicy.FullRow)

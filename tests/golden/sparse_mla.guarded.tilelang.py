@@ -108,7 +108,7 @@ def entry():
                 T.ptx_commit_group()  # sparse_mla:8
                 T.ptx_wait_group(1)
                 T.sync_threads()
-                for i in T.Parallel(64):  # sparse_mla:9
+                for i, _ in T.Parallel(64, 1):  # sparse_mla:9
                     t[i] = T.if_then_else(k + i < K, idx[s, k + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mla:10
                     live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")

@@ -64,14 +64,14 @@ def entry():
             b = T.alloc_var("int32", T.truncdiv(T.truncdiv(pid, T.ceildiv(H, 8)), X))
             T.fill(top, T.float32(-3.4028234663852886e38))  # sparse_mla_fp8_combine:5
             for g in T.serial(G):  # sparse_mla_fp8_combine:6
-                for i in T.Parallel(8):  # sparse_mla_fp8_combine:7
+                for i, _ in T.Parallel(8, 1):  # sparse_mla_fp8_combine:7
                     part_lse_tile[i] = T.if_then_else(h + i < H, part_lse[b, x, g, h + i], T.float32(0.0))
                 for i in T.Parallel(8):
                     top[i] = T.max(top[i], part_lse_tile[i])
             T.clear(total)  # sparse_mla_fp8_combine:8
             T.clear(acc)
             for g2 in T.serial(G):  # sparse_mla_fp8_combine:9
-                for i in T.Parallel(8):  # sparse_mla_fp8_combine:10
+                for i, _ in T.Parallel(8, 1):  # sparse_mla_fp8_combine:10
                     part_lse_tile_2[i] = T.if_then_else(h + i < H, part_lse[b, x, g2, h + i], T.float32(0.0))
                 for i in T.Parallel(8):
                     weight[i] = T.exp2(part_lse_tile_2[i] - top[i])

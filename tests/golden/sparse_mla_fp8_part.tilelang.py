@@ -122,7 +122,7 @@ def entry():
             k_end = T.cast(T.min(hi, 2147352575), "int32")
             T.sync_threads()
             if k_begin < k_end:
-                for i in T.Parallel(64):  # sparse_mla_fp8_part:12
+                for i, _ in T.Parallel(64, 1):  # sparse_mla_fp8_part:12
                     t[i] = T.if_then_else(T.cast(k_begin + i, "int64") < hi, idx[b, x, k_begin + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mla_fp8_part:13
                     remainder[i] = T.truncmod(t[i], P)
@@ -130,7 +130,7 @@ def entry():
                     page[0, i] = T.cast(T.truncdiv(t[i], P), "int64") - T.cast(T.cast(remainder[i] < 0, "int32"), "int64")
                 for i in T.Parallel(64):
                     remainder_2[i] = T.truncmod(t[i], P)
-                for i in T.Parallel(64):
+                for i, _ in T.Parallel(64, 1):
                     slot[0, i] = T.if_then_else(
                         remainder_2[i] < 0, T.cast(remainder_2[i], "int64") + T.cast(P, "int64"), T.cast(remainder_2[i], "int64")
                     )
@@ -150,7 +150,7 @@ def entry():
             for k_block in T.serial(T.ceildiv(k_end - k_begin, 64)):
                 k = k_begin + k_block * 64
                 if k + 64 < k_end:
-                    for i in T.Parallel(64):  # sparse_mla_fp8_part:12
+                    for i, _ in T.Parallel(64, 1):  # sparse_mla_fp8_part:12
                         t[i] = T.if_then_else(T.cast(k + 64 + i, "int64") < hi, idx[b, x, k + 64 + i], T.int32(-1))
                     for i in T.Parallel(64):  # sparse_mla_fp8_part:13
                         remainder[i] = T.truncmod(t[i], P)
@@ -160,7 +160,7 @@ def entry():
                         )
                     for i in T.Parallel(64):
                         remainder_2[i] = T.truncmod(t[i], P)
-                    for i in T.Parallel(64):
+                    for i, _ in T.Parallel(64, 1):
                         slot[(k_block + 1) % 2, i] = T.if_then_else(
                             remainder_2[i] < 0, T.cast(remainder_2[i], "int64") + T.cast(P, "int64"), T.cast(remainder_2[i], "int64")
                         )
@@ -226,7 +226,7 @@ def entry():
             for i, j in T.Parallel(64, 512):  # sparse_mla_fp8_part:25
                 if h + i < H:
                     part[b, x, g, h + i, j] = T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] * norm[i])
-            for i in T.Parallel(64):  # sparse_mla_fp8_part:26
+            for i, _ in T.Parallel(64, 1):  # sparse_mla_fp8_part:26
                 if h + i < H:
                     lse[b, x, g, h + i] = T.if_then_else(total[i] == 0.0, -T.infinity("float32"), top[i] + T.log2(total[i]))
 

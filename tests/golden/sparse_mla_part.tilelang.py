@@ -127,7 +127,7 @@ def entry():
                 T.ptx_commit_group()  # sparse_mla_part:8
                 T.ptx_wait_group(1)
                 T.sync_threads()
-                for i in T.Parallel(64):  # sparse_mla_part:9
+                for i, _ in T.Parallel(64, 1):  # sparse_mla_part:9
                     t[i] = T.if_then_else(T.cast(k + i, "int64") < hi, idx[s, k + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mla_part:10
                     live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")
@@ -159,7 +159,7 @@ def entry():
             for i, j in T.Parallel(64, 512):  # sparse_mla_part:20
                 if h + i < H:
                     part[s, g, h + i, j] = T.if_then_else(total[i] == 0.0, T.float32(0.0), acc[i, j] * norm[i])
-            for i in T.Parallel(64):  # sparse_mla_part:21
+            for i, _ in T.Parallel(64, 1):  # sparse_mla_part:21
                 if h + i < H:
                     lse[s, g, h + i] = T.if_then_else(total[i] == 0.0, -T.infinity("float32"), top[i] + T.log2(total[i]))
 

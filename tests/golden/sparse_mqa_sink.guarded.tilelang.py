@@ -102,7 +102,7 @@ def entry():
                 T.ptx_commit_group()  # sparse_mqa_sink:7
                 T.ptx_wait_group(1)
                 T.sync_threads()
-                for i in T.Parallel(64):  # sparse_mqa_sink:8
+                for i, _ in T.Parallel(64, 1):  # sparse_mqa_sink:8
                     t[i] = T.if_then_else(k + i < K, idx[b, s, k + i], T.int32(-1))
                 for i in T.Parallel(64):  # sparse_mqa_sink:9
                     live[i] = T.cast(t[i], "uint32") < T.cast(T2, "uint32")
@@ -128,7 +128,7 @@ def entry():
                 for i in T.Parallel(64):  # sparse_mqa_sink:16
                     top[i] = new2[i]
                 T.sync_threads()  # sparse_mqa_sink:7
-            for i in T.Parallel(64):  # sparse_mqa_sink:17
+            for i, _ in T.Parallel(64, 1):  # sparse_mqa_sink:17
                 sink_tile[i] = T.if_then_else(h + i < H, sink[h + i], T.float32(0.0))
             for i in T.Parallel(64):
                 norm[i] = 1.0 / (total[i] + T.exp2(sink_tile[i] * 1.4426950216293335 - top[i]))
