@@ -28,7 +28,7 @@ NAMES: dict[str, object] = {
 }
 
 
-__all__ = list(NAMES)  # noqa: PLE0604 (``import *`` gives them all; each comes from __getattr__)
+__all__ = list(NAMES)
 
 
 def __getattr__(name: str) -> object:
