@@ -18,6 +18,7 @@ from nsalang import ir, syntax
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target
 from nsalang.build.cache import Cache, cache_root, key_of
+from nsalang.build.cost import slow
 from nsalang.toolchain import Files, Launch, Program
 from nsalang.toolchain.stored import sound
 from nsalang.types.signature import Setting, Signature, functions
@@ -261,7 +262,9 @@ class Compiled:
         return stored if kind in ("cubin", "hsaco") else stored.decode()
 
     def _made(self, make: Callable[[Program], Made]) -> Made:
-        """What a backend makes of the program."""
+        """What a backend makes of the program. Warns before it starts where that will take minutes."""
+        if why := slow(self.kernel, self.target):
+            _warn_slow(self.kernel.name, why, self.choice.backend)
         try:
             return make(self.program)
         except NsaError as error:
@@ -420,6 +423,16 @@ def hash_of_code(root: Path) -> str:
     for name, path in sorted(found):
         digest.update(f"{name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+@functools.cache
+def _warn_slow(kernel: str, why: str, backend: str) -> None:
+    """Once a kernel: its variants are alike in this."""
+    warnings.warn(
+        f"NSA0413: '{kernel}' will take minutes to compile by {backend}: {why}; a loop 'for n in tile(…)' over a long axis compiles in seconds",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 @functools.cache

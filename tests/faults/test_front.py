@@ -168,3 +168,31 @@ def test_paged_logits_of_nothing(batch: int, queries: int, heads: int, length: i
         q, cache, weights, torch.zeros(batch, dtype=torch.int32), torch.zeros(batch, max(1, -(-length // 64)), dtype=torch.int32), length
     )
     assert out.shape == (batch * queries, length)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ cost
+
+
+@pytest.mark.parametrize("length, told", [(1048576, True), (4096, False)], ids=["C-cost-long", "C-cost-short"])
+@pytest.mark.parametrize("backend", ["triton", "tilelang"])
+def test_a_program_that_takes_minutes_is_told_before(backend: str, length: int, told: bool) -> None:
+    from nsalang.base.target import Target
+    from nsalang.build.cost import slow
+
+    text = (
+        f"def f(x: f32[M, {length}], y: Out[f32[M]]):\n    n = span({length})\n    for m in grid(M):\n        y[m] = sum(x[m, n], axis=n)\n"
+    )
+    made = nsalang.load_text(text).f.compile(target="cuda:sm_90", backend=backend)
+    assert bool(slow(made.kernel, made.target)) == told and not slow(made.kernel, Target("cpu"))
+    if told:
+        with pytest.warns(
+            RuntimeWarning, match=f"NSA0413: 'f' will take minutes to compile by {backend}: it holds values of {length} lanes"
+        ):
+            made._made(lambda program: b"")
+
+
+def test_two_extents_in_one_tile() -> None:
+    text = "def f(x: f32[M, N], y: Out[f32[M, N]]):\n    for m, n in grid(tile(M, N)):\n        y[m, n] = x[m, n]\n"
+    with pytest.raises(NsaError, match="NSA0311") as caught:
+        nsalang.load_text(text).f.check()
+    assert caught.value.diagnostics[0].helps == ("write grid(tile(M), tile(N))",)
