@@ -12,7 +12,7 @@ from typing import Literal
 
 from nsalang import ir
 from nsalang.base.dtypes import I64
-from nsalang.base.source import Span
+from nsalang.base.source import Span, function_at
 from nsalang.base.target import Target
 from nsalang.ir.summary import machine_facts, proofs
 from nsalang.lowering.program import Argument, Kind, Program
@@ -133,7 +133,7 @@ class Emitter:
     out: list[str] = field(default_factory=list)
     spans: list[tuple[int, Span]] = field(default_factory=list)
     depth: int = 0
-    noted: int = 0
+    noted: tuple[str, int] = ("", 0)
 
     def line(self, text: str = "", span: Span | None = None) -> None:
         """One statement, broken where it is too long."""
@@ -152,11 +152,12 @@ class Emitter:
     def _note(self, span: Span | None) -> str:
         if span is None or self.kernel.span is None:
             return ""
-        number = span.line - self.kernel.span.line + 1
-        if number == self.noted:
+        # A helper's lines are counted from its own def.
+        place = function_at(span) or (self.kernel.name, span.line - self.kernel.span.line + 1)
+        if place == self.noted:
             return ""
-        self.noted = number
-        return f"# {self.kernel.name}:{number}"
+        self.noted = place
+        return f"# {place[0]}:{place[1]}"
 
     @contextmanager
     def block(self, head: str, span: Span | None = None) -> Iterator[None]:

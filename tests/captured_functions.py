@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -27,19 +26,11 @@ def keep(*_: object, **__: object) -> Callable[[Callable[..., Any]], Callable[..
     return lambda function: function
 
 
-def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def wrapper(*arguments: object) -> object:
-        return function(*arguments)
-
-    return wrapper
-
-
 @keep(
     lambda d: d,
     {"def": 1},
 )
-@wrap  # below
+# below
 # def not_this(x):
 @keep()
 def decorated(

@@ -79,6 +79,7 @@ CODES: dict[str, str] = {
     "NSA0410": "a value with more elements than one program can hold",
     "NSA0411": "a conversion between formats that is not lowered yet",
     "NSA0412": "a kernel that does not fit the machine: shared memory, registers, or no order of axes that suits all contractions",
+    "NSA0413": "a program that will take minutes to compile (a warning)",
     "NSA0501": "a name that is no parameter",
     "NSA0502": "too many arguments by position, or one given twice",
     "NSA0503": "an argument is missing",

@@ -5,6 +5,7 @@ Everything that a user can cause ends in an :class:`NsaError` with one or more :
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 
@@ -45,6 +46,18 @@ class Span:
 
     def __str__(self) -> str:
         return f"{self.source.name}:{self.line + self.source.first_line - 1}:{self.column + self.source.indent}"
+
+
+_DEF = re.compile(r"def[ \t]+(\w+)")
+
+
+def function_at(span: Span) -> tuple[str, int] | None:
+    """The ``def`` in whose text a span lies, and the line of it, from 1."""
+    lines = span.source.text.split("\n")
+    for number in range(min(span.line, len(lines)), 0, -1):
+        if (found := _DEF.match(lines[number - 1])) is not None:
+            return found[1], span.line - number + 1
+    return None
 
 
 @dataclass(frozen=True, slots=True)

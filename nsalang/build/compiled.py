@@ -14,6 +14,7 @@ from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target
 from nsalang.build.backends import check_emit
 from nsalang.build.cache import Cache, cache_root, key_of
+from nsalang.build.cost import slow
 from nsalang.build.key import code_version, versions
 from nsalang.build.pipeline import After, Choice, Meaning, Unit, lower, nothing, prepare, typed
 from nsalang.build.remedies import place_that_settles
@@ -125,7 +126,9 @@ class Compiled:
         return stored if kind in ("cubin", "hsaco") else stored.decode()
 
     def _made(self, make: Callable[[Program], Made]) -> Made:
-        """What a backend makes of the program."""
+        """What a backend makes of the program. Warns before it starts where that will take minutes."""
+        if why := slow(self.kernel, self.target):
+            _warn_slow(self.kernel.name, why, self.choice.backend)
         try:
             return make(self.program)
         except NsaError as error:
@@ -166,6 +169,16 @@ def compile_kernel(unit: Unit, meaning: Meaning, choice: Choice, after: After = 
     start = kernel if kernel is not None else typed(unit, meaning)
     done = prepare(start, meaning.target, choice, after)
     return Compiled(unit, meaning.target, choice, start, done, lower(done, meaning.target))
+
+
+@functools.cache
+def _warn_slow(kernel: str, why: str, backend: str) -> None:
+    """Once a kernel: its variants are alike in this."""
+    warnings.warn(
+        f"NSA0413: '{kernel}' will take minutes to compile by {backend}: {why}; a loop 'for n in tile(…)' over a long axis compiles in seconds",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 @functools.cache

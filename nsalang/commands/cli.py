@@ -11,6 +11,7 @@ import importlib
 import itertools
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -65,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = Session(debug=os.environ.get("NSALANG_DEBUG") == "1", error_format="json" if _wants_json(given) else "human")
     open_streams()
     try:
-        code = _run(given, session)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: session.warn(str(message))
+            code = _run(given, session)
         sys.stdout.flush()
         return code
     except BrokenPipeError:

@@ -144,7 +144,15 @@ def view_layout(
     place = sum(at * stride for at, (_, _, stride) in zip(start, digits, strict=True))
     if any(s % itemsize for s in found):
         odd = next(s for s in found if s % itemsize)
-        raise _view_error(view, f"has rows {odd} bytes apart in '{view.base}', which its elements of {itemsize} bytes do not divide", span)
+        what = f"has rows {odd} bytes apart in '{view.base}', which its elements of {itemsize} bytes do not divide"
+        if len(digits) == 1:  # in one piece: no other layout helps, the sizes do not fit
+            raise NsaError.at(
+                "NSA0521",
+                f"the view '{view.name}' {what}",
+                span,
+                help=f"give sizes with which they do; a require that {itemsize} divides the strides says so in the kernel",
+            )
+        raise _view_error(view, what, span)
     if (base.address + place) % itemsize:
         raise _view_error(view, f"begins at an address that its elements of {itemsize} bytes do not divide", span)
     return place, tuple(s // itemsize for s in found)

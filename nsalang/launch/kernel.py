@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,12 +19,13 @@ from nsalang.build.compiled import Compiled
 from nsalang.build.pipeline import Choice, Meaning, Unit
 from nsalang.launch.arguments import Parameters, constants_of, shown, unknown_argument
 from nsalang.launch.launcher import Launcher
-from nsalang.launch.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_later, tile_of
+from nsalang.launch.options import DEFAULT, Options, allows_unknown, options_of, pins_of, refuse_interpreted, refuse_later, tile_of
 from nsalang.types.signature import Signature, annotation_of, functions, is_helper
 
 if TYPE_CHECKING:
     from nsalang.launch.sequence import CompiledProgram, ProgramLauncher
     from nsalang.report.proofs import Report
+    from nsalang.syntax.capture import Watched
 
 
 UNSET = (None,) * 6
@@ -44,6 +46,7 @@ class Entry(ABC):
     """
 
     kind = "kernel"
+    _watched: tuple[Watched, ...] = ()
 
     def __init__(self, unit: Unit, launcher: Launcher | ProgramLauncher, options: Options = DEFAULT) -> None:
         function = unit.function
@@ -67,11 +70,20 @@ class Entry(ABC):
         **kwargs: Any,
     ) -> Any:
         options = self._options
+        if self._watched and any(w.changed() for w in self._watched):
+            self._warn_changed()
         if autotune is not None:
             refuse_later(self.unit.name, {"autotune": autotune})
         if (backend, target, schedule, allow, deterministic, check) != UNSET:
             options = options_of(self.unit.name, options, backend, target, schedule, allow, deterministic, check)
         return self.launcher(args, kwargs, options)
+
+    def _warn_changed(self) -> None:
+        """Once: a name that was captured means something else by now, which the kernel does not see."""
+        names = ", ".join(f"'{w.name}'" for w in self._watched if w.changed())
+        self._watched = ()
+        told = f"'{self.unit.name}' keeps what {names} meant when @nsalang.jit read it: make it a parameter (k: const), or decorate anew"
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
 
     def interpret(self, *args: Any, target: str | Target | None = None, tile: int | Mapping[str, int] | None = None, **kwargs: Any) -> Any:
         """What the call means, computed by the interpreter on the CPU for a target (the tensors' device where left out).
@@ -82,6 +94,7 @@ class Entry(ABC):
         from nsalang.interp.fault import Fault
 
         chosen = tile_of(self.unit.name, tile)
+        refuse_interpreted(self.unit.name, kwargs, [p.name for p in self.unit.function.parameters])
         try:
             return self.launcher.interpret(args, kwargs, None if target is None else parse_target(str(target)), chosen)
         except Fault as fault:
@@ -377,11 +390,13 @@ def jit(
 
 
 def _kernel(function: Callable[..., Any], options: Options) -> Kernel:
-    from nsalang.syntax.capture import capture
+    from nsalang.base.placeholders import Outside
+    from nsalang.syntax.capture import capture, watched
     from nsalang.syntax.parser import parse
 
     source, captured = capture(function)
     kernel = Kernel(Unit(parse(source), function.__name__, captured), options)
+    kernel._watched = watched(function, [n for n, v in captured.items() if not isinstance(v, Outside)])
     kernel.__module__ = function.__module__
     kernel.__qualname__ = function.__qualname__
     return kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,23 @@ def refuse_later(kernel: str, options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if value is not None and value is not False:
             raise NsaError.at("NSA0402", f"the option '{name}' of '{kernel}' is not there yet; leave it out")
+
+
+_OF_CALLS = {
+    "check": "the interpreter checks every access of itself",
+    "allow": "the interpreter proves nothing: it stops where an access lies outside",
+    "backend": "the interpreter is none of the backends",
+    "schedule": "the interpreter has no schedule: 'tile' gives the lengths of its tiles",
+    "deterministic": "the interpreter always adds in one order",
+    "autotune": "the interpreter has no schedule",
+}
+
+
+def refuse_interpreted(kernel: str, arguments: Mapping[str, object], parameters: Container[str]) -> None:
+    """Raises NSA0519 for an option of calls that means nothing to ``interpret``."""
+    for name in arguments:
+        if name in _OF_CALLS and name not in parameters:
+            raise NsaError.at("NSA0519", f"'{kernel}.interpret' takes no option '{name}': {_OF_CALLS[name]}", help=f"leave '{name}' out")
 
 
 def pins_of(schedule: object) -> tuple[ir.Pin, ...]:

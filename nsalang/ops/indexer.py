@@ -197,7 +197,7 @@ def _paged_run(
         backend,
         q=q,
         cache=bytes_of("paged_mqa_logits", kv_cache, 1),
-        w=weights if weights.dim() == 3 else weights.view(batch, queries, -1),
+        w=weights if weights.dim() == 3 else weights.view(batch, queries, weights.shape[-1]),
         lengths=context_lens,
         table=block_table,
         out=out.view(batch, queries, max_context_len),

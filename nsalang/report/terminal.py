@@ -54,6 +54,11 @@ class Session:
         if not self.quiet:
             click.echo(text, err=True)
 
+    def warn(self, text: str) -> None:
+        """A warning, on standard error; not under ``--quiet``, nor where that is JSON."""
+        if self.error_format == "human":
+            self.note(f"warning: {text}")
+
     @contextlib.contextmanager
     def progress(self, doing: str) -> Iterator[Callable[[str], None]]:
         """Say on standard error what the block does once it has taken two seconds. Yields a function that changes what it says."""

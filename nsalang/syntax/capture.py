@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import tokenize
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
-from types import FunctionType, ModuleType
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from types import CellType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
 from nsalang import syntax
@@ -34,6 +34,39 @@ def captures(function: Callable[..., Any]) -> Mapping[str, Captured]:
     them as unknown names where they are used.
     """
     return {name: value for name, value in capture(function)[1].items() if not isinstance(value, Outside)}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A captured name where it stands in Python, and the object that it named when the kernel was made."""
+
+    name: str
+    place: Mapping[str, object] | CellType
+    value: object
+
+    def changed(self) -> bool:
+        """Whether the name stands for something else now."""
+        if isinstance(self.place, CellType):
+            try:
+                now = self.place.cell_contents
+            except ValueError:
+                return True
+        else:
+            now = self.place.get(self.name, self.value)
+        return now is not self.value and (type(now) is not type(self.value) or now != self.value)
+
+
+def watched(function: Callable[..., Any], names: Iterable[str]) -> tuple[Watched, ...]:
+    """The captured names, to be looked at again when the kernel is called."""
+    plain = _plain(function)
+    cells = dict(zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True))
+    found: list[Watched] = []
+    for name in names:
+        if name in cells:
+            found.append(Watched(name, cells[name], cells[name].cell_contents))
+        elif name in plain.__globals__:
+            found.append(Watched(name, plain.__globals__, plain.__globals__[name]))
+    return tuple(found)
 
 
 def source_of(function: Callable[..., Any]) -> Source:
@@ -64,9 +97,14 @@ def source_of(function: Callable[..., Any]) -> Source:
 
 def _plain(function: Callable[..., Any]) -> FunctionType:
     """The function below its wrappers."""
-    found = inspect.unwrap(function) if callable(function) else function
-    if isinstance(found, (staticmethod, classmethod)):
-        found = found.__func__
+    found: object = function.__func__ if isinstance(function, (staticmethod, classmethod)) else function
+    if hasattr(found, "__wrapped__"):
+        raise NsaError.at(
+            "NSA0113",
+            f"`{getattr(found, '__name__', 'the function')}` is wrapped by another decorator, and a kernel is made of its text alone: what the "
+            "decorator does would be lost",
+            help="leave that decorator out, or put it above `@nsalang.jit`",
+        )
     if not isinstance(found, FunctionType):
         raise NsaError.at("NSA0113", f"a kernel is made of a Python function, not of {_what(found)}")
     if found.__name__ == "<lambda>":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -145,7 +146,7 @@ def _parenthesised(b: Builder, span: Span, operands: list[s.Expr]) -> str | None
         parts += [line[at - 1 : cut.column - 1].strip(), line[cut.column - 1 : cut.end_column - 1]]
         at = cut.end_column
     parts.append(line[at - 1 : span.end_column - 1].strip())
-    compared = [i for i in range(0, len(parts), 2) if any(op in parts[i] for op in "<>=") or " is " in parts[i]]
+    compared = [i for i in range(0, len(parts), 2) if _COMPARISON.search(_outside_brackets(parts[i]))]
     first = " ".join(f"({p})" if i in compared else p for i, p in enumerate(parts))
     second, at = "", span.column
     for place, has in plain:
@@ -154,7 +155,19 @@ def _parenthesised(b: Builder, span: Span, operands: list[s.Expr]) -> str | None
         at = place.end_column
     if len(compared) * 2 == len(parts) + 1:
         return f"write `{first}`"
+    if any(not re.search(r"[A-Za-z_]", re.sub(r"0[xXbBoO]\w+|\bis\b", "", parts[i])) for i in compared):
+        return f"write `{second}`"  # numbers alone are compared: nobody means that
     return f"write `{second}`, or `{first}`"
+
+
+_COMPARISON = re.compile(r"(?<![<>])(?:[<>]=?|==|!=)(?![<>])|\bis\b")
+
+
+def _outside_brackets(text: str) -> str:
+    """A text without what stands in brackets."""
+    while (less := re.sub(r"[(\[][^()\[\]]*[)\]]", "", text)) != text:
+        text = less
+    return text
 
 
 def _compare_op(b: Builder, children: list[Any], span: Span) -> str:
@@ -262,10 +275,21 @@ class _Decorator:
 
 
 def _assign(b: Builder, children: list[Any], span: Span) -> s.Assign:
-    targets = tuple(_values(c) for c in children[:-1])
+    targets = tuple(_ungrouped(_values(c), alone=True) for c in children[:-1])
     for target in (t for group in targets for t in group):
         _assignable(b, target)
-    return s.Assign(targets, _values(children[-1]), span=span)
+    values = _values(children[-1])
+    return s.Assign(targets, _ungrouped(values) if len(targets[0]) > 1 else values, span=span)
+
+
+def _ungrouped(values: tuple[s.Expr, ...], *, alone: bool = False) -> tuple[s.Expr, ...]:
+    """``(a, b)`` as ``a, b``: parentheses around a list say nothing. ``alone``: nor do those around one name."""
+    if len(values) != 1 or not isinstance(values[0], s.Paren):
+        return values
+    inner = values[0].value
+    if isinstance(inner, s.Tuple):
+        return inner.items
+    return _ungrouped((inner,), alone=alone) if alone or isinstance(inner, s.Paren) else values
 
 
 def _augmented(b: Builder, children: list[Any], span: Span) -> s.Augmented:

@@ -36,7 +36,8 @@ def store(scope: Scope, target: syntax.Subscript, found: Operand, span: Span, mo
     for part in indices if mode == "add" else (*indices, made, guard):
         if scope.is_tainted(part):
             raise NsaError.at("NSA0323", "this depends on how the grid is cut into tiles: a reduction over a tile of the grid may feed only loop "
-                              "bounds, scalar conditions and sums that atomic_add adds", span)  # fmt: skip
+                              "bounds, scalar conditions and sums that atomic_add adds", span,
+                              help="such as atomic_add(y[m], sum(x[m, n], axis=n)) over grid(tile(M), tile(N)); or loop over the axis")  # fmt: skip
     scope.out.append(ir.Store(ref.name, indices, made, axes, guard, mode=mode, span=span))
 
 
@@ -67,7 +68,10 @@ def _same_for_all_tiles(scope: Scope, axes: tuple[str, ...], made: ir.Expr, span
         )  # fmt: skip
     if scope.is_tainted(made) and not scope.is_share(made):
         raise NsaError.at(
-            "NSA0323", "what is added depends on how the grid is cut into tiles: only sums over a tile, scaled and added up, do not", span
+            "NSA0323",
+            "what is added depends on how the grid is cut into tiles: only sums over a tile, scaled and added up, do not",
+            span,
+            help="such as atomic_add(y[m], sum(x[m, n], axis=n)) over grid(tile(M), tile(N))",
         )
 
 

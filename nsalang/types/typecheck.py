@@ -339,6 +339,12 @@ def _grid(scope: Scope, loop: syntax.For) -> tuple[ir.GridIndex, ...]:
     assert isinstance(call, syntax.Call)
     if call.keywords:
         raise NsaError.at("NSA0311", "'grid' takes extents alone", call.keywords[0].span)
+    for argument in call.arguments if len(loop.targets) > 1 else ():
+        if isinstance(argument, syntax.Call) and isinstance(argument.function, syntax.Name):
+            several = len(argument.arguments) == len(loop.targets)
+            if several and argument.function.id == "tile":
+                each = ", ".join(f"tile({a.span.text})" for a in argument.arguments)
+                raise NsaError.at("NSA0311", "in a grid, 'tile' takes one extent", argument.span, help=f"write grid({each})")
     if len(call.arguments) != len(loop.targets):
         given, wanted = len(call.arguments), len(loop.targets)
         raise NsaError.at(
