@@ -207,7 +207,13 @@ def _cdiv(scope: Scope, node: syntax.Call) -> Operand:
         return Exact(Fraction(-(-a.value // b.value)))
     x, y = integer(scope, a_node, "an argument of 'cdiv'"), integer(scope, b_node, "an argument of 'cdiv'")
     imply_positive(scope, y, b_node)
-    return scope.binary("floordiv", scope.binary("add", x, scope.binary("sub", y, ir.const(1), node.span), node.span), y, node.span)
+    positive = isinstance(y, ir.Dim) or (isinstance(y, ir.Const) and y.value > 0)
+    if positive and all(isinstance(n, ir.Const | ir.Dim | ir.Index | ir.Binary) for n in ir.walk(x)):
+        # One division; sizes and indices lie so far below 2**63 that the sum does, too.
+        return scope.binary("floordiv", scope.binary("add", x, scope.binary("sub", y, ir.const(1), node.span), node.span), y, node.span)
+    whole, rest = scope.binary("floordiv", x, y, node.span), scope.binary("mod", x, y, node.span)
+    more = scope.binary("ne", rest, ir.const(0), node.span)
+    return scope.binary("add", whole, ir.Cast(I64, more.axes, more, span=node.span), node.span)
 
 
 def _reduction(op: ir.ReduceOp) -> Handler:
