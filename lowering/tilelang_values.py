@@ -38,6 +38,7 @@ class Values:
     lane: dict[str, str] = field(default_factory=dict)
     matrices: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     versions: dict[str, Text] = field(default_factory=dict)
+    _tests: tuple[tuple[bool, float | None], ...] | None = None
 
     def variable(self, name: str, axes: Sequence[str]) -> Text:
         """The element of a variable in the lanes being printed."""
@@ -225,9 +226,36 @@ class Values:
                 amount = self.operand(x.b) if isinstance(x.b, ir.Const) else self.expr(x.b)
                 if x.b.dtype is not x.dtype:
                     amount = self.typed(ir.Const(x.dtype, (), x.b.value)) if isinstance(x.b, ir.Const) else self.cast(amount, x.dtype)
-                return self.wrapped(infix(INFIX[x.op], self.operand(x.a), amount), x)
+                return self.wrapped(infix(INFIX[x.op], self.operand(x.a), self.amount(x, amount)), x)
+            case "lt" | "le" | "gt" | "ge" if x.a.dtype.is_float and self.is_negated(x):
+                # TileLang's simplifier knows the other side of a test as the test's negation, which for NaN it is not. It sees through no cast.
+                test = infix(INFIX[x.op], self.expr(x.a), self.expr(x.b))
+                return infix("!=", self.cast(test, I32), number(0))
+            case "eq" | "ne" if x.a.dtype.is_float and not x.axes and not isinstance(x.a, ir.Const) and not isinstance(x.b, ir.Const):
+                # Of two names for one value it takes this for settled.
+                test, nan = infix(INFIX[x.op], self.expr(x.a), self.expr(x.b)), call("T.isnan", self.expr(x.a))
+                return infix("|", test, nan) if x.op == "ne" else infix("&", test, prefix("~", nan))
             case _:
                 return self.wrapped(infix(INFIX[x.op], self.expr(x.a), self.expr(x.b)), x)
+
+    def amount(self, x: ir.Binary, amount: Text) -> Text:
+        """A shift's amount within 0 .. bits - 1, where the proof has it, in a form that says so: the simplifier's bounds of a shift are wrong where its
+        bounds of the amount reach below 0, and it drops the ``%`` that keeps an index inside."""
+        if isinstance(x.b, ir.Const):
+            return amount
+        return infix("&", amount, self.typed(ir.Const(x.dtype, (), x.dtype.bits - 1)))
+
+    def is_negated(self, x: ir.Binary) -> bool:
+        """Whether another test of the kernel may be the negation of this one, were its operands real numbers."""
+        less, than = _side(x)
+        return sum(t == (True, None) for t in self.tests) > 1 if than is None else (not less, than) in self.tests
+
+    @property
+    def tests(self) -> tuple[tuple[bool, float | None], ...]:
+        if self._tests is None:
+            found = dict.fromkeys(n for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.Binary))
+            self._tests = tuple(_side(n) for n in found if n.op in _LESS and n.a.dtype.is_float)
+        return self._tests
 
     def both(self, a: Text, b: Text, x: ir.Binary) -> Text:
         """The conjunction or disjunction ``x``. TileLang's prover spends seconds on each ``&`` and ``|`` of bools. But its simplifier folds ``and``
@@ -243,6 +271,17 @@ class Values:
             return text
         inside = infix("&", Text(f"({self.cast(text, I32)})", BITAND), number(int(x.dtype.max)))
         return self.cast(inside, x.dtype)
+
+
+_LESS: dict[ir.BinaryOp, bool] = {"lt": True, "le": True, "gt": False, "ge": False}
+
+
+def _side(x: ir.Binary) -> tuple[bool, float | None]:
+    """Of a test against a constant: whether it asks for less, and than which constant. Of one of two values all that may be turned around."""
+    for value, is_right in ((x.b, True), (x.a, False)):
+        if isinstance(value, ir.Const):
+            return _LESS[x.op] == is_right, float(value.value)
+    return True, None
 
 
 def _of_floats(x: ir.Expr) -> bool:

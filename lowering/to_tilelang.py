@@ -215,7 +215,7 @@ class Printer(Blocks):
         from_zero = isinstance(s.lo, ir.Const) and s.lo.value == 0
         length = self.kernel.schedule.length(s.index) if s.kind == "tile" else 1
         name = self.names.pick(ir.plain(s.index))
-        if s.kind == "range" and not s.ahead:
+        if s.kind == "range" and not s.ahead and (from_zero or id(s) not in self.long):
             self.values.bases[s.index] = Text(name)
             bounds = [hi] if from_zero else [lo, hi]
             with self.emitter.block(f"for {name} in {call('T.serial', *bounds)}:", s.span):

@@ -14,7 +14,7 @@ import dataclasses
 import math
 
 from nsalang import ir
-from nsalang.base.dtypes import BOOL, F32, I64, DType
+from nsalang.base.dtypes import BOOL, F32, I32, I64, DType
 from nsalang.base.target import Target
 from nsalang.ir.intervals import Bounds
 from nsalang.passes.functions import f32, from_bits, op2, pow2_bits, raw, rounded, select, sigmoid, tanh, u32
@@ -190,7 +190,7 @@ class _Legal:
             return expression(ir.Binary(node.dtype, node.axes, op, a, amount, span=node.span))
         a, b = self.hold(a, "dividend"), self.hold(b, "divisor")
         zero = ir.const(0)
-        left = self.hold(ir.Binary(I64, node.axes, "tmod", a, b, span=node.span), "remainder")
+        left = self.hold(ir.Binary(I64, node.axes, "tmod", a, self.without_trap("tmod", a, b), span=node.span), "remainder")
         if divisor.lo >= 0:
             wrong = op2("lt", left, zero)
         else:
@@ -198,8 +198,21 @@ class _Legal:
             wrong = op2("and", op2("ne", left, zero), opposite)
         if not quotient:
             return select(wrong, ir.Binary(I64, node.axes, "add", left, b, span=node.span), left)
-        whole = ir.Binary(I64, node.axes, "tdiv", a, b, span=node.span)
+        whole = ir.Binary(I64, node.axes, "tdiv", a, self.without_trap("tdiv", a, b), span=node.span)
         return op2("sub", whole, raw(I64, wrong))
+
+    def without_trap(self, op: ir.BinaryOp, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+        """A divisor that no machine traps on: the least integer by -1 is beyond the largest, and what asks for the remainder traps like the quotient.
+        That remainder is the one by 1. In 64 bits the prover lets no such quotient through, but lanes at which nobody looks compute it too; one that
+        does not fit 32 bits is computed in 64."""
+        dividend, divisor = self.bounds.of(a), self.bounds.of(b)
+        narrow = dividend.within(I32) and divisor.within(I32)
+        if -1 not in divisor or (narrow and (op == "tdiv" or int(I32.min) not in dividend)):
+            return b
+        traps = op2("eq", b, ir.const(-1))
+        if op == "tdiv":
+            traps = op2("and", traps, op2("eq", a, ir.const(int(I64.min))))
+        return select(traps, ir.const(1), b)
 
     # ------------------------------------------------------------------------------------------------------------ conversions
 

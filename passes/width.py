@@ -1,8 +1,9 @@
 """Give every signed integer its width in the machine, i32 or i64; until here they are mathematical.
 
 It comes after `legalize`, which makes the last integer operations. What a schedule that is not wide promises (dimensions, and offsets with their
-tiles' tails, below 2**31) makes i32 of dimensions, index variables and offsets; with `wide` these are i64. Everything else is as narrow as
-intervals show it to fit: an operation is done in i32 where its operands and its result fit i32, else in i64.
+tiles' tails, below 2**31) makes i32 of dimensions, index variables and offsets; with `wide` these are i64, and so are indices between ends
+from data that may lie beyond (`far.py`). Everything else is as narrow as intervals show it to fit: an operation is done in i32 where its operands
+and its result fit i32, else in i64. A shift is done in a width above its amount, as long as the amount is one that the prover let through.
 Leaves every integer with a machine's dtype, operands of an operation alike, indices of accesses all in i32 (wide: i64), and Cast(raw) between them.
 """
 
@@ -14,6 +15,7 @@ from nsalang import ir
 from nsalang.base.dtypes import I32, I64, DType
 from nsalang.base.target import Target
 from nsalang.ir.intervals import NARROW_DIM, Bounds, Interval
+from nsalang.passes.far import far_axes
 from nsalang.passes.hoist import expressions, same
 from nsalang.passes.simplify import expression
 
@@ -28,6 +30,7 @@ class _Width:
         self.kernel = kernel
         self.bounds = Bounds(kernel)
         self.address = I64 if kernel.schedule.wide else I32
+        self.far = far_axes(kernel, self.bounds)
 
     def block(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
         made = tuple(self.statement(s) for s in body)
@@ -46,25 +49,30 @@ class _Width:
                 value = to(node.value, tensor.storage or tensor.dtype) if node.value.dtype.kind == "signed" else node.value
                 return dataclasses.replace(node, value=value, indices=tuple(to(i, self.address) for i in node.indices))
             case ir.SpanAxis():
-                stop = None if node.stop is None else self.bound(node.stop)
-                return dataclasses.replace(node, start=self.bound(node.start), stop=stop)
+                stop = None if node.stop is None else self.bound(node.stop, node.axis)
+                return dataclasses.replace(node, start=self.bound(node.start, node.axis), stop=stop)
             case ir.For():
-                return dataclasses.replace(node, lo=self.bound(node.lo), hi=self.bound(node.hi), body=self.block(node.body))
+                lo, hi = self.bound(node.lo, node.index, node.kind), self.bound(node.hi, node.index, node.kind)
+                return dataclasses.replace(node, lo=lo, hi=hi, body=self.block(node.body))
             case ir.If():
                 return dataclasses.replace(node, body=self.block(node.body), orelse=self.block(node.orelse))
             case _:
                 return node
 
-    def bound(self, node: ir.Expr) -> ir.Expr:
-        """An end of an axis or a loop. One from data may lie beyond every dimension; cut to the largest, it is still beyond them all."""
-        found = self.bounds.of(node)
-        if self.address is I64:
+    def bound(self, node: ir.Expr, index: str, kind: str = "tile") -> ir.Expr:
+        """An end of an axis or a loop. One of an index that fits 32 bits may itself lie beyond every dimension; cut to the largest, it still
+        does. Single steps stay below it, so it needs no room for a tile."""
+        if self.index(index) is I64:
             return to(node, I64)
-        if found.hi > NARROW_DIM:
+        found, top = self.bounds.of(node), NARROW_DIM if kind == "tile" else int(I32.max)
+        if found.hi > top:
             node = expression(ir.binary("min", node, ir.const(NARROW_DIM, node.dtype)))
         if found.lo < I32.min:
             node = expression(ir.binary("max", node, ir.const(int(I32.min), node.dtype)))
         return to(node, I32)
+
+    def index(self, name: str) -> DType:
+        return I64 if name in self.far else self.address
 
     def variable(self, name: str) -> DType:
         return narrowest(self.bounds.variables[name])
@@ -82,7 +90,7 @@ class _Width:
             case ir.Dim(dtype=dtype) if dtype is I64:
                 return dataclasses.replace(node, dtype=self.address)
             case ir.Index(dtype=dtype) if dtype is I64:
-                return dataclasses.replace(node, dtype=self.address)
+                return dataclasses.replace(node, dtype=self.index(node.name))
             case ir.Var(dtype=dtype) if dtype is I64:
                 return dataclasses.replace(node, dtype=self.variable(node.name))
             case ir.Unary() if node.dtype is I64:
@@ -116,6 +124,8 @@ class _Width:
     def binary(self, node: ir.Binary) -> ir.Expr:
         if node.op in ("shl", "shr"):
             dtype = self.common(node, node.a) if node.a.dtype.kind == "signed" else node.a.dtype
+            if dtype is I32 and self.bounds.of(node.b).hi >= I32.bits:
+                dtype = I64
             return dataclasses.replace(node, dtype=dtype, a=to(node.a, dtype), b=to(node.b, dtype))
         if node.a.dtype.kind != "signed":
             return node

@@ -1,7 +1,8 @@
 """Interval arithmetic over integer expressions: which values an index, a dimension, a variable or a product of them can have.
 
-Intervals hold for lanes that exist and for the padded ones of the schedule's lengths. A value that would leave i64 is an error of the program
-(language.md, integers), so every interval is cut to i64. Variables are joined over all their assignments, whatever the order of execution.
+Intervals hold for lanes that exist, for the padded ones of the schedule's lengths, and for those at which a guard lets nobody look. A value that
+would leave i64 is an error of the program (language.md, integers) only where somebody looks; elsewhere machines wrap, so such a result may be
+anything. Variables are joined over all their assignments, whatever the order of execution.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def cut(lo: int, hi: int) -> Interval:
     return Interval(lo, min(max(hi, lo), MOST))
 
 
+def computed(lo: int, hi: int) -> Interval:
+    """What a machine of 64 bits makes of exact results between these ends: anything, if some do not fit."""
+    return Interval(lo, hi) if lo >= LEAST and hi <= MOST else FULL
+
+
 def of_dtype(dtype: DType) -> Interval:
     """Every value that an integer dtype (or bool, as 0 and 1) has."""
     return Interval(int(dtype.min), int(dtype.max))
@@ -59,7 +65,7 @@ def of_dtype(dtype: DType) -> Interval:
 
 def hull(values: Iterable[int]) -> Interval:
     found = list(values)
-    return cut(min(found), max(found))
+    return computed(min(found), max(found))
 
 
 class Bounds:
@@ -74,6 +80,9 @@ class Bounds:
         self.variables: dict[str, Interval] = {}
         self._known: dict[int, tuple[ir.Expr, Interval]] = {}
         self._settled = False
+        self._empty = {
+            n.axis for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.SpanAxis) and (n.stop is not None or n.length == 0)
+        }
         self._solve()
 
     def of(self, expr: ir.Expr) -> Interval:
@@ -183,7 +192,7 @@ class Bounds:
             case ir.Scan():
                 inside = self.of(node.x)
                 lanes = self._lanes((node.over,))
-                return self._modular(node.dtype, cut(min(0, inside.lo * lanes), max(0, inside.hi * lanes)))
+                return self._modular(node.dtype, computed(min(0, inside.lo * lanes), max(0, inside.hi * lanes)))
             case ir.Dot():
                 return self._dot(node)
             case ir.Search():
@@ -210,9 +219,9 @@ class Bounds:
         x = self.of(node.x) if not node.x.dtype.is_float else FULL
         match node.op:
             case "neg":
-                return self._modular(node.dtype, cut(-x.hi, -x.lo))
+                return self._modular(node.dtype, computed(-x.hi, -x.lo))
             case "abs":
-                return self._modular(node.dtype, cut(0 if 0 in x else min(abs(x.lo), abs(x.hi)), max(abs(x.lo), abs(x.hi))))
+                return self._modular(node.dtype, computed(0 if 0 in x else min(abs(x.lo), abs(x.hi)), max(abs(x.lo), abs(x.hi))))
             case "ceil_log2":
                 return Interval(-127, 128)
             case _:
@@ -223,8 +232,9 @@ class Bounds:
             return FULL
         a, b, lanes = self.of(node.a), self.of(node.b), self._lanes((node.over,))
         added = cut(0, 0) if node.acc is None else self.of(node.acc)
-        term = hull(x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi))
-        return cut(min(0, term.lo * lanes) + added.lo, max(0, term.hi * lanes) + added.hi)
+        terms = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+        term = Interval(min(terms), max(terms))
+        return computed(min(0, term.lo * lanes) + added.lo, max(0, term.hi * lanes) + added.hi)
 
     def _reduce(self, node: ir.Reduce) -> Interval:
         if node.op in ("argmax", "argmin"):
@@ -235,11 +245,12 @@ class Bounds:
         match node.op:
             case "sum":
                 lanes = self._lanes(node.over)
-                return self._modular(node.dtype, cut(min(0, x.lo * lanes), max(0, x.hi * lanes)))
+                return self._modular(node.dtype, computed(min(0, x.lo * lanes), max(0, x.hi * lanes)))
             case "absmax":
-                return self._modular(node.dtype, cut(0, max(abs(x.lo), abs(x.hi))))
+                return self._modular(node.dtype, computed(0, max(abs(x.lo), abs(x.hi))))
             case _:
-                return x
+                # Of no lanes it is the end of the dtype.
+                return x.join(of_dtype(node.dtype)) if self._empty.intersection(node.over) else x
 
     def _binary(self, node: ir.Binary) -> Interval:
         if node.dtype is BOOL:
@@ -249,9 +260,9 @@ class Bounds:
         a, b = self.of(node.a), self.of(node.b)
         match node.op:
             case "add":
-                exact = cut(a.lo + b.lo, a.hi + b.hi)
+                exact = computed(a.lo + b.lo, a.hi + b.hi)
             case "sub":
-                exact = cut(a.lo - b.hi, a.hi - b.lo)
+                exact = computed(a.lo - b.hi, a.hi - b.lo)
             case "mul":
                 exact = hull(x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi))
             case "min":

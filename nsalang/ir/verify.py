@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.base.dtypes import F32, I32, I64
+from nsalang.base.dtypes import F32, I32, I64, DType
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.wellformed import body_nodes, check, text_of
 
@@ -238,11 +238,16 @@ def only_machine_operations(kernel: ir.Kernel) -> None:
 
 
 def integers_have_machine_widths(kernel: ir.Kernel) -> None:
-    """Dimensions, indices and so every offset have one width; no signed arithmetic is narrower than i32."""
+    """Dimensions, indices of accesses and so every offset have one width, and so has an index of 32 bits; no signed arithmetic is narrower than i32."""
     width = I64 if kernel.schedule.wide else I32
+    indices: dict[str, DType] = {}
     for node in body_nodes(kernel):
-        if isinstance(node, ir.Dim | ir.Index):
+        if isinstance(node, ir.Index):
+            assert indices.setdefault(node.name, node.dtype) is node.dtype in (width, I64), f"{text_of(node)} is {node.dtype}"
+        elif isinstance(node, ir.Dim):
             assert node.dtype is width, f"{text_of(node)} is {node.dtype}, and offsets are {width}"
+        elif isinstance(node, ir.Load | ir.Store):
+            assert all(i.dtype is width for i in node.indices), f"an index of {text_of(node)} is not {width}"
         elif isinstance(node, ir.Unary | ir.Binary | ir.Dot | ir.Reduce | ir.Scan):
             assert node.dtype.kind != "signed" or node.dtype in (I32, I64), f"{node.dtype} in {text_of(node)}"
         elif isinstance(node, ir.For):

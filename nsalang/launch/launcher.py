@@ -405,7 +405,7 @@ def check_requires(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[
 def has_long_ranges(kernel: ir.Kernel, dims: Mapping[str, int], scalars: Mapping[str, Number]) -> bool:
     """Whether an index of the grid or of a loop may not fit 32 bits, as of ``range(M * N)`` where no tensor has such an extent.
 
-    An end that depends on data is not looked at: the code cuts it to what fits, which is beyond every index of a narrow launch.
+    An end that depends on data is not looked at: its index has 64 bits, or the code cuts the end to what fits where nobody can see that.
     """
     ends = [g.extent for g in kernel.grid]
     ends += [e for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.For) for e in (n.lo, n.hi)]
