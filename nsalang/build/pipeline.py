@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from nsalang import ir, syntax
-from nsalang.build.cache import Cache, cache_root, key_of
-from nsalang.types.signature import Setting, Signature, functions
 from nsalang.base.source import Diagnostic, NsaError
 from nsalang.base.target import Target
+from nsalang.build.cache import Cache, cache_root, key_of
 from nsalang.toolchain import Files, Launch, Program
+from nsalang.types.signature import Setting, Signature, functions
 
 if TYPE_CHECKING:
-    from nsalang.types import programs, typecheck
     from nsalang.lowering.emit import Generated
+    from nsalang.types import programs, typecheck
 
 Backend: TypeAlias = Literal["triton", "tilelang"]
 BACKENDS: tuple[Backend, ...] = ("triton", "tilelang")
@@ -360,7 +360,21 @@ def _compiler_version(name: str) -> str:
     return said.strip().rsplit("\n", 1)[-1]
 
 
-MAKES_CODE = ("base", "syntax", "ir", "host", "types", "interp", "proof", "refute", "passes", "lowering", "toolchain", "build", "version.py")
+MAKES_CODE = (
+    "base",
+    "syntax",
+    "ir",
+    "host",
+    "types",
+    "interp",
+    "proof",
+    "refute",
+    "passes",
+    "lowering",
+    "toolchain",
+    "build",
+    "version.py",
+)
 """What of nsalang other code of a kernel can come from: commands, reports and benchmarks are no part of it."""
 
 
