@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nsalang import ir
-from nsalang.base.dtypes import I64
+from nsalang.base.dtypes import BOOL, I64
 from nsalang.proof.forms import ONE, ZERO, Term, add, signed_terms, sub, tidy, times
 from nsalang.proof.lemmas import lemma_name, substitute, wide
 from nsalang.proof.obligations import Walk
@@ -93,6 +93,10 @@ class Inverse:
         rest = self._without(target, terms)
         if len(unknown) <= 1:
             return all(self._one(term, rest if sign > 0 else sub(ZERO, rest)) for sign, term in unknown)
+        flags = [t for t in unknown if isinstance(t[1], ir.Cast) and t[1].x.dtype is BOOL]
+        if flags:  # what is counted together with the lane itself is written where that lane counts
+            rest = self._without(rest, [(sign, ir.const(1)) for sign, _ in flags])
+            return self._sum([t for t in unknown if t not in flags], rest)
         pairs = [(term, [*unknown[:k], *unknown[k + 1 :]]) for k, term in enumerate(unknown)]
         if any(self._digits(big, small, rest) for big, small in pairs):
             return True

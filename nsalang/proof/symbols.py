@@ -12,7 +12,7 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
-from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
+from nsalang.ir.intervals import CEIL_LOG2, LEAST, LONGEST_TILE, MOST
 from nsalang.proof.forms import between, counted
 from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute
 from nsalang.proof.reason import every, implies, negated
@@ -185,10 +185,19 @@ class Symbols:
         flag = counted(n.x)
         r = self.ranges[n.over]
         made: ir.Expr
-        if flag is None or n.dtype.kind != "signed" or n.reverse:
+        if flag is None or n.dtype.kind != "signed":
             made = self.unknown("scan", n.dtype, n.axes)
-            if flag is not None and n.dtype.kind == "signed":
-                self.define(made, (ir.binary("le", ir.const(0), made),))
+        elif n.reverse:
+            # The lanes behind are all but those before and the lane itself.
+            one = ir.Cast(I64, flag.axes, flag)
+            if r.whole:
+                before, total = self.count(r, flag, tuple(a for a in n.axes if a != n.over))
+                behind: ir.Expr = ir.binary("sub", total, ir.binary("add", before, one))
+            else:
+                behind = self.unknown("rank of ", I64, n.axes)
+                last = ir.binary("sub", ir.binary("sub", r.stop, ir.const(1)), index(n.over))
+                self.define(behind, tuple(implies(every(r.facts()), f) for f in between(ir.const(0), behind, last)))
+            made = behind if n.exclusive else ir.binary("add", behind, one)
         else:
             exclusive = next((position for axis, p, position in self.chains if axis == n.over and p == flag), None)
             if exclusive is None and r.whole:
@@ -271,6 +280,11 @@ class Symbols:
             case ir.Unary(op="abs") if e.dtype.kind == "signed":
                 low, high = self.within(self.ends(e.x), e.dtype)
                 return 0, max(abs(low), abs(high))
+            case ir.Unary(op="ceil_log2"):
+                return CEIL_LOG2.lo, CEIL_LOG2.hi
+            case ir.Unary(op="invert") if e.dtype.kind == "signed":
+                low, high = self.within(self.ends(e.x), e.dtype)
+                return -1 - high, -1 - low
             case ir.Binary() if e.dtype.kind == "signed":
                 a, b = self.within(self.ends(e.a), e.dtype), self.within(self.ends(e.b), e.dtype)
                 match e.op:
@@ -289,6 +303,12 @@ class Symbols:
                         return min(corners), max(corners)
                     case "mod" if b[0] > 0:
                         return 0, b[1] - 1
+                    case "and" if a[0] >= 0 or b[0] >= 0:
+                        return 0, min(high for low, high in (a, b) if low >= 0)
+                    case "or" | "xor" if a[0] >= 0 and b[0] >= 0:
+                        return 0, a[1] + b[1]
+                    case "shr":
+                        return min(a[0], 0), max(a[1], 0)
         dtype = e.dtype
         return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -309,7 +309,20 @@ def specialise(file: syntax.File, name: str, settings: Settings) -> ir.Kernel:
         scope.problems += check_written(stores, roles, {v.name: v.base for v in scope.views}, scope.partial)
     if scope.problems:
         raise NsaError(*dict.fromkeys(scope.problems))
-    return replace(header(function, scope, parameters, settings), grid=grid, body=body)
+    return without_absent(replace(header(function, scope, parameters, settings), grid=grid, body=body), parameters, settings)
+
+
+def without_absent(kernel: ir.Kernel, parameters: tuple[Parameter, ...], settings: Settings, more: Iterable[ir.Node] = ()) -> ir.Kernel:
+    """Without the dimensions that only absent parameters have and that nothing (``more`` neither) computes with, and without what is required
+    of those."""
+    given = {p.name for p in parameters if p.kind == "scalar" and (not p.optional or p.name in settings.present)}
+    nodes = (*kernel.tensors, *kernel.views, *kernel.promises, *kernel.grid, *kernel.body, *more)
+    used = given | {n.name for node in nodes for n in ir.walk(node) if isinstance(n, ir.Dim)}
+    gone = set(kernel.dims) - used
+    if not gone:
+        return kernel
+    requires = tuple(r for r in kernel.requires if not any(isinstance(n, ir.Dim) and n.name in gone for n in ir.walk(r.condition)))
+    return replace(kernel, dims=tuple(d for d in kernel.dims if d not in gone), requires=requires)
 
 
 def header(function: syntax.Function, scope: Scope, parameters: tuple[Parameter, ...], settings: Settings) -> ir.Kernel:
@@ -405,13 +418,14 @@ SAMPLE = 64
 """What a specialised dimension, or a const parameter without default, is taken to be where a file is only checked."""
 
 
-def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[str, object] | None = None) -> None:
-    """Type every kernel and program of a file with default constants, with all optional parameters and without any. Raises NsaError with all that is wrong."""
+def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[str, object] | None = None, only: str | None = None) -> None:
+    """Type every kernel and program of a file (or one of them) with default constants, with all optional parameters and without any. Raises
+    NsaError with all that is wrong."""
     from nsalang.types import programs
 
     problems: dict[Diagnostic, None] = {}
     of_kernels: set[tuple[str, Span | None]] = set()
-    for name in (*kernel_names(file), *program_names(file)):
+    for name in (*kernel_names(file), *program_names(file)) if only is None else (only,):
         function = functions(file)[name]
         optional = frozenset(p.name for p in function.parameters if p.optional)
         try:
@@ -435,7 +449,7 @@ def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[st
         if is_kernel(function):
             of_kernels |= {(d.code, d.span) for d in problems}
     said = {(d.code, d.span) for d in problems}  # by a helper's calls, with a note
-    problems.update(dict.fromkeys(d for d in missing_grids(file) if (d.code, d.span) not in said))
+    problems.update(dict.fromkeys(d for d in missing_grids(file) if only is None and (d.code, d.span) not in said))
     if problems:
         raise NsaError(*problems)
 
