@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import nsalang
+import nsalang.ops
 
 OPTIONAL = """
 def alone(x: f32[N], y: Out[f32[N]], t: i32[B] | None):
@@ -94,3 +95,11 @@ def test_ceil_log2_is_one_function_everywhere(z: float) -> None:
     last = {"0.0": -127, "nan": 128, "inf": 128, "3.4e+38": 128, "1e-45": -126}[str(z)]
     found = [logs.interpret(z), logs(z, backend="triton"), logs(z, backend="tilelang")]
     assert [f.tolist() for f in found] == [[-127, 2, 2, 128, -127, -126, 128, last]] * 3
+
+
+@pytest.mark.parametrize("block", [1, 2], ids=lambda b: f"P-one-act_quant-{b}")
+def test_act_quant_of_short_blocks(block: int) -> None:
+    x = torch.linspace(-3, 3, 16).to(torch.bfloat16).reshape(2, 8)
+    y, s = nsalang.ops.act_quant(x, block_size=block)
+    again = y.float() * s.repeat_interleave(block, dim=-1)
+    assert s.shape == (2, 8 // block) and torch.allclose(again, x.float(), rtol=1 / 16)
