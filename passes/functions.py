@@ -12,6 +12,7 @@ from typing import Protocol
 from nsalang import ir
 from nsalang.base.constants import round_to
 from nsalang.base.dtypes import BOOL, F32, U32, DType
+from nsalang.host.extents import pow2_ceil_bits
 from nsalang.passes.reals import Reals
 from nsalang.passes.simplify import expression
 
@@ -61,6 +62,8 @@ def from_bits(bits: ir.Expr) -> ir.Expr:
 
 def pow2_bits(x: ir.Expr, pass_: Holder) -> ir.Expr:
     """Bits of the least power of two that is not below |x|; NaN stays."""
+    if isinstance(x, ir.Const):  # a number of Triton's text has no bits to reinterpret
+        return u32(pow2_ceil_bits(float(x.value)))
     fact = pass_.reals.of(x)
     bits = bits_of(x)
     if fact.lo < 0 or fact.minus_zero:

@@ -151,7 +151,7 @@ def meanings(
             )
     missing = [d for d in signature.specialised if d not in given.dims]
     if missing:
-        kernel.check(target)  # what is wrong in the text is said first
+        kernel.check_alone(target)  # what is wrong in its text is said first
         raise NsaError.at(
             "NSA0518",
             f"the dimension {missing[0]} of '{signature.name}' is the length of a span: each value is a variant of its own",

@@ -150,9 +150,10 @@ def kernels_of(file: syntax.File, name: str | None) -> list[str]:
 
     Raises UsageError for an unknown one, NSA0207 where the file has none, NSA0314 for a ``def`` that lacks its grid.
     """
-    check_grids(file)
     found = functions(file)
     known = [n for n, f in found.items() if is_kernel(f) or is_program(f)]
+    if name not in known:  # what is wrong elsewhere is no matter to the kernel that is asked for
+        check_grids(file)
     if not known:
         raise no_kernel(file.source.name, "a kernel is a def with one 'for … in grid(…)'")
     if name is None:
@@ -176,8 +177,9 @@ def kernels_in(file: str, name: str | None) -> Sequence[Kernel | Program]:
     from nsalang.syntax.parser import parse, read_source
 
     tree = parse(read_source(file))
-    module = Module(tree)
-    return [getattr(module, known) for known in kernels_of(tree, name)]
+    names = kernels_of(tree, name)
+    module = Module(tree, checked=name is None)
+    return [getattr(module, known) for known in names]
 
 
 def kernel_in(file: str, name: str | None) -> Kernel | Program:

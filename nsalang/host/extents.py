@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -67,6 +68,12 @@ def evaluate(expr: ir.Expr, dims: Mapping[str, int], scalars: Mapping[str, Numbe
     raise AssertionError(f"not an expression that the host can evaluate: {type(expr).__name__}")
 
 
+def pow2_ceil_bits(x: float) -> int:
+    """The bits of the least power of two that is not below abs(x), in f32."""
+    bits = int(struct.unpack("I", struct.pack("f", x))[0]) & 0x7FFFFFFF
+    return bits if bits > 0x7F800000 else (bits + 0x7FFFFF) & 0x7F800000
+
+
 def _unary(op: ir.UnaryOp, x: Number) -> Number:
     match op:
         case "neg":
@@ -88,9 +95,9 @@ def _unary(op: ir.UnaryOp, x: Number) -> Number:
         case "round":
             return round(x)
         case "ceil_log2":
-            return max(int(x) - 1, 0).bit_length() if isinstance(x, int) else math.ceil(math.log2(x))
+            return max(int(x) - 1, 0).bit_length() if isinstance(x, int) else (pow2_ceil_bits(x) >> 23) - 127
         case "pow2_ceil":
-            return 2.0 ** math.ceil(math.log2(x))
+            return float(struct.unpack("f", struct.pack("I", pow2_ceil_bits(float(x))))[0])
         case "sqrt":
             return math.sqrt(x) if x >= 0 else math.nan
         case "rsqrt":

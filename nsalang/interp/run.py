@@ -12,6 +12,7 @@ This module imports torch; import it inside functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
@@ -29,6 +30,9 @@ from nsalang.interp.wide import MOST, ascending
 
 class Watch(Protocol):
     """Looks on while a kernel runs in meaning mode, and may raise. Where a fault is passed over, the run goes on without the lanes concerned."""
+
+    def spend(self, lanes: int) -> None:
+        """So many lanes are about to be computed."""
 
     def instance(self, name: str, value: int) -> bool:
         """Whether instances with this value of a grid index run (of a block: its first lane)."""
@@ -169,6 +173,8 @@ class Run:
             self.statement(statement)
 
     def statement(self, node: ir.Stmt) -> None:
+        if self.watch is not None:
+            self.watch.spend(1)
         match node:
             case ir.Assign():
                 self.values[node.name] = self.value(node.value)
@@ -207,6 +213,8 @@ class Run:
 
     def value(self, node: ir.Expr) -> Lane:
         """The value of an expression; its axes are the node's."""
+        if self.watch is not None:
+            self.watch.spend(math.prod(self.shape((*node.axes, node.over) if isinstance(node, ir.Dot) else node.axes)))
         match node:
             case ir.Const():
                 if id(node) not in self.constants:

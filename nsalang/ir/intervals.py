@@ -45,6 +45,8 @@ class Interval:
 
 
 FULL = Interval(LEAST, MOST)
+CEIL_LOG2 = Interval(-127, 128)
+"""From 0 to infinity and NaN, by the exponent's bits."""
 
 
 def cut(lo: int, hi: int) -> Interval:
@@ -201,12 +203,18 @@ class Bounds:
                 # Parts are even, so the border of one of them lies between 0 and n; beyond the last part it is extrapolated.
                 n, parts, g = self.of(node.n), self.of(node.parts), self.of(node.g)
                 return cut(0, n.hi) if n.lo >= 0 and parts.lo >= 0 and g.lo >= 0 and g.hi <= parts.lo else FULL
-            case ir.Load() | ir.Bitcast():
-                return of_dtype(node.dtype) if not node.dtype.is_float else FULL
+            case ir.Bitcast():
+                inside = self.of(node.x) if node.x.dtype.is_integer else FULL
+                return inside if node.dtype.is_integer and inside.within(node.dtype) else self._any(node.dtype)
+            case ir.Load():
+                return self._any(node.dtype)
             case ir.Fma():
                 return FULL
             case _:
                 assert_never(node)
+
+    def _any(self, dtype: DType) -> Interval:
+        return of_dtype(dtype) if not dtype.is_float else FULL
 
     def _lanes(self, axes: tuple[str, ...]) -> int:
         return prod(self.lengths.get(axis, LONGEST_TILE) for axis in axes)
@@ -222,10 +230,18 @@ class Bounds:
                 return self._modular(node.dtype, computed(-x.hi, -x.lo))
             case "abs":
                 return self._modular(node.dtype, computed(0 if 0 in x else min(abs(x.lo), abs(x.hi)), max(abs(x.lo), abs(x.hi))))
+            case "invert":
+                return self._modular(node.dtype, cut(-1 - x.hi, -1 - x.lo))
             case "ceil_log2":
-                return Interval(-127, 128)
+                return CEIL_LOG2
+            case "not":
+                return of_dtype(BOOL)
+            case (
+                "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "sigmoid" | "tanh" | "pow2_ceil" | "floor" | "ceil" | "trunc" | "round"
+            ):
+                return FULL
             case _:
-                return of_dtype(node.dtype) if not node.dtype.is_float else FULL
+                assert_never(node.op)
 
     def _dot(self, node: ir.Dot) -> Interval:
         if node.dtype.is_float:
@@ -237,20 +253,22 @@ class Bounds:
         return computed(min(0, term.lo * lanes) + added.lo, max(0, term.hi * lanes) + added.hi)
 
     def _reduce(self, node: ir.Reduce) -> Interval:
-        if node.op in ("argmax", "argmin"):
-            return self.indices.get(node.over[0], FULL)
         if node.dtype.is_float:
             return FULL
-        x = self.of(node.x)
+        x = self.of(node.x) if not node.x.dtype.is_float else FULL
         match node.op:
+            case "argmax" | "argmin":
+                return self.indices.get(node.over[0], FULL)
             case "sum":
                 lanes = self._lanes(node.over)
                 return self._modular(node.dtype, computed(min(0, x.lo * lanes), max(0, x.hi * lanes)))
             case "absmax":
                 return self._modular(node.dtype, computed(0, max(abs(x.lo), abs(x.hi))))
-            case _:
+            case "max" | "min" | "any" | "all":
                 # Of no lanes it is the end of the dtype.
                 return x.join(of_dtype(node.dtype)) if self._empty.intersection(node.over) else x
+            case _:
+                assert_never(node.op)
 
     def _binary(self, node: ir.Binary) -> Interval:
         if node.dtype is BOOL:
@@ -289,8 +307,10 @@ class Bounds:
                 if b.lo < 0:
                     return of_dtype(node.dtype)
                 exact = hull(x >> min(y, 63) for x in (a.lo, a.hi) for y in (b.lo, b.hi))
+            case "div" | "lt" | "le" | "gt" | "ge" | "eq" | "ne":
+                raise AssertionError(f"{node.op} gives no integer")
             case _:
-                return of_dtype(node.dtype)
+                assert_never(node.op)
         return self._modular(node.dtype, exact)
 
     def _quotient(self, truncates: bool, a: Interval, b: Interval) -> Interval:

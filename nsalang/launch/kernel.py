@@ -195,6 +195,12 @@ class Entry(ABC):
 
         check_file(self.unit.file, parse_target(str(target)), self.unit.captured)
 
+    def check_alone(self, target: Target) -> None:
+        """As ``check``, but nothing of the file's other kernels."""
+        from nsalang.types.check import check_file
+
+        check_file(self.unit.file, target, self.unit.captured, self.unit.name)
+
     def __repr__(self) -> str:
         return f"<nsalang {self.kind} {self.__name__}{self.__signature__}>"
 
@@ -300,13 +306,14 @@ class _Text:
 
 
 class Module:
-    """The kernels and programs of one file, by name as attributes."""
+    """The kernels and programs of one file, by name as attributes. ``checked``: that each ``def`` which needs a grid has one."""
 
-    def __init__(self, file: syntax.File) -> None:
+    def __init__(self, file: syntax.File, checked: bool = True) -> None:
         from nsalang.types.missing_grid import check_grids
         from nsalang.types.typecheck import kernel_names, program_names
 
-        check_grids(file)
+        if checked:
+            check_grids(file)
         kernels = {name: Kernel(Unit(file, name)) for name in kernel_names(file)}
         found = {name: Program(Unit(file, name), kernels) for name in program_names(file)}
         self._entries: dict[str, Kernel | Program] = {

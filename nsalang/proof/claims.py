@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
-from nsalang.proof.ends import Ranges
-from nsalang.proof.forms import described
-from nsalang.proof.lemmas import exists_at, index, lemma_name, substitute, wide
+from nsalang.proof.forms import ZERO, add, described, residues, sub, times
+from nsalang.proof.inverse import Inverse
+from nsalang.proof.lemmas import exists_at, index, substitute
 from nsalang.proof.obligations import Access, Obligation, Walk
 from nsalang.proof.obligations import hypotheses as launch_facts
 from nsalang.proof.reason import every, implies
-
-ZERO, ONE = ir.const(0), ir.const(1)
-
-
-def add(a: ir.Expr, b: ir.Expr) -> ir.Expr:
-    return b if a == ZERO else a if b == ZERO else ir.binary("add", a, b)
-
-
-def sub(a: ir.Expr, b: ir.Expr) -> ir.Expr:
-    return a if b == ZERO else ir.binary("sub", a, b)
-
-
-def times(a: ir.Expr, b: ir.Expr) -> ir.Expr:
-    return b if a == ONE else a if b == ONE else ir.binary("mul", a, b)
-
 
 # ------------------------------------------------------------------------------------------------------------------- hypotheses
 
@@ -235,163 +220,4 @@ def _written(walk: Walk, access: Access, element: Sequence[ir.Expr]) -> ir.Expr:
     inverse = Inverse(walk, {r.name: r for r in access.ranges})
     inverse.solve([(i, e) for i, e in zip(access.indices, element, strict=True)])
     reached = [*access.conditions, *(ir.binary("eq", i, e) for i, e in zip(access.indices, element, strict=True))]
-    return every(substitute(c, inverse.witness) for c in reached)
-
-
-@dataclass(slots=True)
-class Inverse:
-    """Index variables for which index expressions have given values: a guess, which the goal then verifies."""
-
-    walk: Walk
-    ranges: Mapping[str, Ranges]
-    witness: dict[str, ir.Expr] = field(default_factory=dict)
-
-    def solve(self, pairs: list[tuple[ir.Expr, ir.Expr]]) -> None:
-        pairs = self._joined(pairs)
-        for _ in range(len(pairs) + len(self.ranges)):
-            for pair in list(pairs):
-                if self._one(*pair):
-                    pairs.remove(pair)
-        for name, r in reversed(list(self.ranges.items())):
-            if name in self.witness and self.open(r.start):
-                self._start(r, self.witness[name])
-        for name, r in self.ranges.items():
-            self.witness.setdefault(name, substitute(r.start, self.witness))
-
-    def _joined(self, pairs: list[tuple[ir.Expr, ir.Expr]]) -> list[tuple[ir.Expr, ir.Expr]]:
-        """A quotient and a remainder of one number by one divisor give the number."""
-        found = list(pairs)
-        for one in pairs:
-            for two in pairs:
-                match one[0], two[0]:
-                    case ir.Binary(op="floordiv", a=a, b=b), ir.Binary(op="mod", a=c, b=d) if (
-                        a == c and b == d and one in found and two in found
-                    ):
-                        found.remove(one)
-                        found.remove(two)
-                        found = self._joined([*found, (a, add(times(one[1], b), two[1]))])
-        return found
-
-    def open(self, node: ir.Expr) -> bool:
-        """Whether an index variable in it has no witness yet."""
-        return any(isinstance(n, ir.Index) and n.name in self.ranges and n.name not in self.witness for n in ir.walk(node))
-
-    def closed(self, node: ir.Expr) -> ir.Expr:
-        return substitute(node, self.witness)
-
-    def _one(self, node: ir.Expr, target: ir.Expr) -> bool:
-        """Find index variables such that ``node == target``; True when nothing is left to find in it."""
-        if not self.open(node):
-            return True
-        match node:
-            case ir.Index():
-                self.witness[node.name] = target
-                self._start(self.ranges[node.name], target)
-                return True
-            case ir.Cast() if node.x.dtype.is_integer:
-                return self._one(node.x, target)
-            case ir.Unary(op="neg"):
-                return self._one(node.x, sub(ZERO, target))
-            case ir.Binary(op="sub") if not self.open(node.b):
-                return self._one(node.a, add(target, self.closed(node.b)))
-            case ir.Binary(op="sub") if not self.open(node.a):
-                return self._one(node.b, sub(self.closed(node.a), target))
-            case ir.Binary(op="add") if not self.open(node.b):
-                return self._one(node.a, sub(target, self.closed(node.b)))
-            case ir.Binary(op="add") if not self.open(node.a):
-                return self._one(node.b, sub(target, self.closed(node.a)))
-            case ir.Binary(op="mul") if not self.open(node.b):
-                return self._one(node.a, ir.binary("floordiv", target, self.closed(node.b)))
-            case ir.Binary(op="mul") if not self.open(node.a):
-                return self._one(node.b, ir.binary("floordiv", target, self.closed(node.a)))
-            case ir.Binary(op="floordiv") if not self.open(node.b):
-                return self._one(node.a, times(target, self.closed(node.b)))
-            case ir.Binary(op="mod") if not self.open(node.b):
-                return self._one(node.a, target)
-            case ir.Load() if (d := self.walk.book.definitions.get(node.tensor)) is not None and d.count is not None and d.count.slot:
-                if any(self.open(i) for i in node.indices[:-1]) or not isinstance(node.indices[-1], ir.Index):
-                    return False
-                slot = ir.Load(I64, node.axes, d.count.slot, (*(self.closed(i) for i in node.indices[:-1]), target))
-                return self._one(node.indices[-1], slot)
-            case ir.Load(indices=(place,)) if self._distinct(node.tensor):
-                return self._one(place, lemma_name(f"preimage {node.tensor}", I64, (wide(target),)))
-            case ir.Binary(op="add"):
-                sides = ((node.a, node.b), (node.b, node.a))
-                if any(self._digits(big, small, target) for big, small in sides):
-                    return True
-                short = sorted(sides, key=lambda s: not (isinstance(s[0], ir.Index) and isinstance(self.ranges[s[0].name].stop, ir.Const)))
-                return any(self._alone(one, rest, target) for one, rest in short)
-        return False
-
-    def _distinct(self, tensor: str) -> bool:
-        return any(p.kind == "distinct" and p.tensors[0] == tensor for p in self.walk.kernel.promises)
-
-    def _alone(self, one: ir.Expr, rest: ir.Expr, target: ir.Expr) -> bool:
-        """A sum of which one side is put at its start."""
-        if not isinstance(one, ir.Index) or self.open(self.ranges[one.name].start):
-            return False
-        self.witness[one.name] = self.closed(self.ranges[one.name].start)
-        return self._one(rest, sub(target, self.witness[one.name]))
-
-    def _digits(self, big: ir.Expr, small: ir.Expr, target: ir.Expr) -> bool:
-        """``big == x * factor`` and ``small`` below ``factor``: a quotient and a remainder."""
-        if isinstance(big, ir.Binary) and big.op == "add" and isinstance(small, ir.Index):
-            # x * a + (y * b + z): the last digit goes first
-            orders = ((big.a, big.b), (big.b, big.a))
-            return any(self._digits(high, ir.binary("add", middle, small), target) for high, middle in orders)
-        if not isinstance(big, ir.Binary) or big.op != "mul":
-            return False
-        for x, factor in ((big.a, big.b), (big.b, big.a)):
-            if self.open(factor):
-                continue
-            lowest = self.ranges[small.name].start if isinstance(small, ir.Index) and small.name in self.ranges else ZERO
-            if self.open(lowest) or not self._smaller(small, factor):
-                continue
-            rest = sub(target, self.closed(lowest))
-            if self._one(x, ir.binary("floordiv", rest, self.closed(factor))):
-                return self._one(small, sub(target, self.closed(big)))
-        return False
-
-    def _smaller(self, small: ir.Expr, factor: ir.Expr) -> bool:
-        """Whether a digit plausibly stays below a factor: an index variable always, a product only where the factor is that much greater."""
-        if isinstance(small, ir.Index):
-            return True
-        inner = [n for n in ir.walk(small) if isinstance(n, ir.Binary) and n.op == "mul"]
-        for n in inner:
-            for part in (n.a, n.b):
-                if part == factor:
-                    return False
-                if isinstance(part, ir.Const) and isinstance(factor, ir.Const) and part.value >= factor.value:
-                    return False
-        return True
-
-    def _start(self, r: Ranges, target: ir.Expr) -> None:
-        """``target`` lies in the range: which range it is, where ranges begin at multiples, at borders of parts, or at sorted elements.
-        A start that is clamped lies where its bounds do."""
-        start = r.start
-        if not self.open(start):
-            return
-        if isinstance(start, ir.Binary) and start.op in ("min", "max"):
-            for side in (start.a, start.b):
-                self._start(replace(r, start=side), target)
-            return
-        span = sub(r.stop, start)
-        rest: ir.Expr = target
-        while isinstance(start, ir.Binary) and start.op == "add" and (self.open(start.a) != self.open(start.b)):
-            fixed, start = (start.b, start.a) if self.open(start.a) else (start.a, start.b)
-            rest = sub(rest, self.closed(fixed))
-        match start:
-            case ir.Index() if not self.open(span):
-                self._one(start, ir.binary("floordiv", rest, self.closed(span)))
-            case ir.Binary(op="mul"):
-                for x, factor in ((start.a, start.b), (start.b, start.a)):
-                    if self.open(x) and not self.open(factor):
-                        self._one(x, ir.binary("floordiv", rest, self.closed(factor)))
-                        return
-            case ir.Load(tensor="border", indices=(n, parts, ir.Index() as g)) if not self.open(n) and not self.open(parts):
-                self._one(g, lemma_name("owner", I64, (self.closed(n), self.closed(parts), rest)))
-            case ir.Cast(x=ir.Load() as element) | (ir.Load() as element):
-                sorted_ = {p.tensors[0] for p in self.walk.kernel.promises if p.kind == "sorted"}
-                if element.tensor in sorted_ and isinstance(element.indices[0], ir.Index):
-                    found = lemma_name(f"search {element.tensor}", I64, (wide(rest),))
-                    self._one(element.indices[0], sub(found, ONE))
+    return every(residues(substitute(c, inverse.witness)) for c in reached)

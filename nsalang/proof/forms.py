@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
+from typing import TypeAlias
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
 
 LARGEST = 24
 """Nodes of a float expression, or of an integer one that branches made, that are kept as they are."""
+
+ZERO, ONE = ir.const(0), ir.const(1)
+Term: TypeAlias = tuple[int, ir.Expr]
+"""1 or -1, and what is added or subtracted."""
 
 
 def divided(node: ir.Expr) -> tuple[ir.Expr, ...]:
@@ -114,3 +119,61 @@ def size(node: ir.Expr) -> int:
 def described(node: ir.Node) -> str:
     """The text of a node, as the author wrote it."""
     return node.span.text if node.span is not None else type(node).__name__.lower()
+
+
+def add(a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    return b if a == ZERO else a if b == ZERO else ir.binary("add", a, b)
+
+
+def sub(a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    return a if b == ZERO else ir.binary("sub", a, b)
+
+
+def times(a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    return b if a == ONE else a if b == ONE else ir.binary("mul", a, b)
+
+
+def signed_terms(node: ir.Expr) -> list[Term]:
+    """What an integer adds up and subtracts, in order; a product by a negative number is subtracted."""
+    match node:
+        case ir.Binary(op="add" | "sub") if node.dtype.kind == "signed":
+            turn = 1 if node.op == "add" else -1
+            return [*signed_terms(node.a), *((turn * sign, term) for sign, term in signed_terms(node.b))]
+        case ir.Unary(op="neg") if node.dtype.kind == "signed":
+            return [(-sign, term) for sign, term in signed_terms(node.x)]
+        case ir.Binary(op="mul", a=ir.Const(value=int(factor)), b=x) | ir.Binary(op="mul", a=x, b=ir.Const(value=int(factor))) if (
+            factor < 0 and node.dtype.kind == "signed"
+        ):
+            return [(-1, times(x, ir.Const(node.dtype, (), -factor)))]
+    return [(1, node)]
+
+
+def residues(node: ir.Expr) -> ir.Expr:
+    """Quotients and remainders of sums without what the divisor takes out of them, which holds for every divisor but 0: ``(x % n + s) % n`` is
+    ``(x + s) % n``, ``(a * n + b) % n`` is ``b % n`` and ``(a * n + b) // n`` is ``a + b // n``."""
+
+    def rule(n: ir.Node) -> ir.Node:
+        if not isinstance(n, ir.Binary) or n.op not in ("mod", "floordiv") or n.dtype.kind != "signed":
+            return n
+        rest: list[Term] = []
+        multiples: list[Term] = []
+        for sign, term in signed_terms(n.a):
+            if isinstance(term, ir.Binary) and term.op == "mod" and term.b == n.b and n.op == "mod":
+                rest.append((sign, term.a))
+            elif isinstance(term, ir.Binary) and term.op == "mul" and n.b in (term.a, term.b):
+                multiples.append((sign, term.b if term.a == n.b else term.a))
+            else:
+                rest.append((sign, term))
+        zero = ir.Const(n.dtype, (), 0)
+        left = ir.binary(n.op, tidy(_total(zero, rest)), n.b)
+        return ir.binary("add", _total(zero, multiples), left) if multiples and n.op == "floordiv" else left
+
+    return ir.rewrite(node, rule)
+
+
+def _total(zero: ir.Expr, terms: list[Term]) -> ir.Expr:
+    found: ir.Expr | None = None
+    for sign, term in terms:
+        start = zero if found is None and sign < 0 else found
+        found = term if start is None else ir.binary("add" if sign > 0 else "sub", start, term)
+    return zero if found is None else found

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
-from nsalang.ir.intervals import conjuncts
+from nsalang.ir.intervals import CEIL_LOG2, conjuncts
 
 Product: TypeAlias = tuple[int, ...]
 """Symbols by number, sorted; () is 1."""
@@ -43,6 +43,34 @@ def negated(e: ir.Expr) -> ir.Expr:
             other: dict[str, ir.BinaryOp] = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
             return ir.Binary(BOOL, e.axes, other[e.op], e.a, e.b)
     return ir.Unary(BOOL, e.axes, "not", e)
+
+
+def _between(low: ir.Expr, x: ir.Expr, high: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
+    return ir.binary("le", low, x), ir.binary("le", x, high)
+
+
+def bit_facts(node: ir.Expr) -> tuple[ir.Expr, ...]:
+    """What bounds an integer operation that has no linear form: the bits of a number that is not negative, and exponents of floats."""
+    match node:
+        case ir.Unary(op="ceil_log2"):
+            return _between(ir.const(CEIL_LOG2.lo), node, ir.const(CEIL_LOG2.hi))
+        case ir.Binary(op="and" | "or" | "xor" | "shr") if node.dtype.is_integer:
+            zero = ir.Const(node.dtype, (), 0)
+            a, b = (ir.binary("le", zero, x) for x in (node.a, node.b))
+            if node.op == "and":
+                return tuple(implies(c, every(_between(zero, node, x))) for c, x in ((a, node.a), (b, node.b)))
+            both = every((a, b))
+            if node.op == "shr":
+                kept = every(_between(zero, node, node.a))
+                negative = every(_between(node.a, node, ir.Const(node.dtype, (), -1))) if node.dtype.kind == "signed" else kept
+                return implies(a, kept), ir.binary("or", a, negative)
+            found = [implies(both, ir.binary("le", zero, node))]
+            if node.dtype.kind == "signed":
+                found.append(implies(both, ir.binary("le", node, ir.binary("add", node.a, node.b))))
+            if node.op == "or":
+                found += [implies(both, ir.binary("le", x, node)) for x in (node.a, node.b)]
+            return tuple(found)
+    return ()
 
 
 def implies(a: ir.Expr, b: ir.Expr) -> ir.Expr:
@@ -214,6 +242,10 @@ class Reason:
             case ir.Cast() if e.x.dtype is BOOL:
                 self._add(me)
                 self._add(plus({(): 1}, me, -1))
+            case ir.Unary(op="ceil_log2"):
+                for fact in bit_facts(e):
+                    for row in self._rows_of(fact):
+                        self._add(row)
             case ir.Binary(op="min" | "max"):
                 a, b = self.sum(e.a), self.sum(e.b)
                 sign = -1 if e.op == "min" else 1

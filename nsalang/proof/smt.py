@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
+from nsalang.proof.reason import bit_facts
 
 if TYPE_CHECKING:
     import z3
@@ -228,7 +229,8 @@ class Encoder:
         """A value of which no more than its dtype is known; equal expressions are equal unknowns."""
         if node not in self.opaque:
             name = f"?{len(self.opaque)}"
-            self.opaque[node] = self.flag(name) if node.dtype is BOOL else self._ranged(self.symbol(name), node.dtype)
+            self.opaque[node] = self.encoded[node] = self.flag(name) if node.dtype is BOOL else self._ranged(self.symbol(name), node.dtype)
+            self.facts += [self.boolean(f) for f in bit_facts(node)]
         return self.opaque[node]
 
     def alone(self, node: ir.Load) -> Any:
@@ -308,6 +310,12 @@ class Encoder:
             case ir.Unary(op="abs") if node.dtype.kind == "signed":
                 x = self.integer(node.x)
                 return z3.If(x < 0, -x, x)
+            case ir.Unary(op="invert") if node.dtype.kind == "signed":
+                return -1 - self.integer(node.x)
+            case ir.Unary(op="invert") if node.dtype.kind == "unsigned":
+                return int(node.dtype.max) - self.integer(node.x)
+            case ir.Bitcast() if node.x.dtype.is_integer:
+                return self._wrapped(self.integer(node.x), node.dtype)
             case ir.Binary():
                 return self._binary(node)
             case ir.Cast() if node.x.dtype is BOOL:

@@ -12,7 +12,7 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
-from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
+from nsalang.ir.intervals import CEIL_LOG2, LEAST, LONGEST_TILE, MOST
 from nsalang.proof.ends import Ends, Ranges, held, symbolic
 from nsalang.proof.forms import between, counted, tidy
 from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute, wide
@@ -214,10 +214,21 @@ class Symbols:
         flag = counted(n.x)
         r = self.ranges[n.over]
         made: ir.Expr
-        if flag is None or n.dtype.kind != "signed" or n.reverse:
+        if flag is None or n.dtype.kind != "signed":
             made = self.unknown("scan", n.dtype, n.axes)
             if n.dtype.kind == "signed":
-                self._prefix(n, made, r, flag is not None)
+                self._prefix(n, made, r)
+        elif n.reverse:
+            # The lanes behind are all but those before and the lane itself.
+            one = ir.Cast(I64, flag.axes, flag)
+            if r.whole:
+                before, total = self.count(r, flag, tuple(a for a in n.axes if a != n.over))
+                behind: ir.Expr = ir.binary("sub", total, ir.binary("add", before, one))
+            else:
+                behind = self.unknown("rank of ", I64, n.axes)
+                last = ir.binary("sub", ir.binary("sub", r.stop, ir.const(1)), index(n.over))
+                self.define(behind, tuple(implies(every(r.facts()), f) for f in between(ir.const(0), behind, last)))
+            made = behind if n.exclusive else ir.binary("add", behind, one)
         else:
             exclusive = next((position for axis, p, position in self.chains if axis == n.over and p == flag), None)
             if exclusive is None and r.whole:
@@ -232,14 +243,14 @@ class Symbols:
         self.memo[key] = made
         return made
 
-    def _prefix(self, n: ir.Scan, made: ir.Load, r: Ranges, counts: bool) -> None:
+    def _prefix(self, n: ir.Scan, made: ir.Load, r: Ranges) -> None:
         """A running sum: of the lanes before (or behind) an index, which itself counts where it is not exclusive."""
-        each = Ends(ir.const(0), ir.const(1)) if counts else symbolic(self, n.x)
+        each = symbolic(self, n.x)
         stop = r.stop if r.extra is None else ir.binary("min", r.stop, r.extra)
         before = ir.binary("sub", stop, index(n.over)) if n.reverse else ir.binary("sub", index(n.over), r.start)
         if n.reverse == n.exclusive:
             before = ir.binary("sub" if n.reverse else "add", before, ir.const(1))
-        low, high = (0, 1) if counts else self.ends(n.x)
+        low, high = self.ends(n.x)
         lanes = self.most_lanes(r)
         self.limits[made.tensor] = min(0, low * lanes), max(0, high * lanes)
         self.adds(made, each, [ir.binary("max", tidy(before), ir.const(0))], every(r.facts()))
@@ -314,6 +325,11 @@ class Symbols:
             case ir.Unary(op="abs") if e.dtype.kind == "signed":
                 low, high = self.within(self.ends(e.x), e.dtype)
                 return 0, max(abs(low), abs(high))
+            case ir.Unary(op="ceil_log2"):
+                return CEIL_LOG2.lo, CEIL_LOG2.hi
+            case ir.Unary(op="invert") if e.dtype.kind == "signed":
+                low, high = self.within(self.ends(e.x), e.dtype)
+                return -1 - high, -1 - low
             case ir.Binary() if e.dtype.kind == "signed":
                 a, b = self.within(self.ends(e.a), e.dtype), self.within(self.ends(e.b), e.dtype)
                 match e.op:
@@ -339,6 +355,8 @@ class Symbols:
                         return min(corners), max(corners)
                     case "and" if a[0] >= 0 or b[0] >= 0:
                         return 0, min(high for low, high in (a, b) if low >= 0)
+                    case "or" | "xor" if a[0] >= 0 and b[0] >= 0:
+                        return 0, a[1] + b[1]
         dtype = e.dtype
         return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
 

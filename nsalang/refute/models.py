@@ -37,6 +37,10 @@ PATTERNS = range(9)
 FREE = 6
 EXTREMES = range(9, 12)
 """More data that the model leaves open: the greatest values, the least, and both in turn; what adds up goes furthest with them."""
+EXTREME = 7
+"""From here on floats are far ones: exponents at their ends, infinities, NaN."""
+FLOATS = (-2.0, -1.0, 0.0, 0.5, 1.0, 3.0)
+FAR = (0.0, 2.0**-126, 3e38, -3e38, float("inf"), float("-inf"), float("nan"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def _plain(dtype: DType, shape: tuple[int, ...], pattern: int, size: int, seed: 
     chosen = random.Random(pattern * 1000 + seed)
     fixed = (0, 1, -1)
     if dtype.is_float:
-        values = torch.tensor(chosen.choices((-2.0, -1.0, 0.0, 0.5, 1.0, 3.0), k=count))
+        values = torch.tensor(chosen.choices(FLOATS if pattern < EXTREME else FAR, k=count))
         values = values if pattern > 3 else torch.arange(count) % 5 if pattern == 3 else torch.full((count,), fixed[pattern])
         return numerics.to_memory(values.to(numerics.native(dtype)), dtype).view(numerics.memory_dtype(dtype)).reshape(shape)
     whole = torch.tensor(chosen.choices(range(-1, size + 2), k=count), dtype=torch.int64)

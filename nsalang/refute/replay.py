@@ -23,6 +23,11 @@ from nsalang.refute.evaluate import Element, Number, evaluate
 from nsalang.refute.models import EXTREMES, LARGEST, PATTERNS, Launch, everything, inside, launches
 
 MOST_INSTANCES = 5000
+BUDGET = 1 << 26
+"""Lanes that the replays of one counterexample compute, at most; every expression and statement counts as ``EACH`` more."""
+EACH = 64
+AT_ONCE = 1 << 22
+"""Lanes of one expression, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,28 @@ class Event:
     element: Element = lambda tensor, indices: None
 
 
+class _Spent(Exception):
+    """The replay asks for more lanes than it has."""
+
+
+@dataclass(slots=True)
+class _Budget:
+    left: int = BUDGET
+
+    def spend(self, lanes: int) -> None:
+        self.left -= lanes + EACH
+        if lanes > AT_ONCE or self.left < 0:
+            raise _Spent
+
+
 class _Seen(Exception):
     def __init__(self, event: Event) -> None:
         self.event = event
 
 
 def seen(kernel: ir.Kernel, obligation: Obligation, model: Mapping[str, int]) -> Event | None:
-    """What violates the obligation, when launches that follow the model run; None: nothing does."""
+    """What violates the obligation, when launches that follow the model run; None: nothing does, as far as they could run."""
+    budget = _Budget()
     given = {*(t.name for t in kernel.tensors), *(v.name for v in kernel.views)}
     loads = [n for e in (*obligation.facts, obligation.goal) for n in ir.walk(e) if isinstance(n, ir.Load)]
     # A model of nothing but whole numbers says all that the obligation depends on.
@@ -65,7 +85,7 @@ def seen(kernel: ir.Kernel, obligation: Obligation, model: Mapping[str, int]) ->
         if count <= MOST_INSTANCES:
             attempts += [(single, None), *([(None, None)] if lanes_only else [])]
         for tile, only in attempts:
-            event = _run(kernel, obligation, launch, model, tile, only)
+            event = _run(kernel, obligation, launch, model, tile, only, budget)
             if event is not None:
                 return event
     return None
@@ -78,13 +98,14 @@ def _run(
     model: Mapping[str, int],
     tile: Mapping[str, int] | int | None,
     chosen: Mapping[str, set[int]] | None,
+    budget: _Budget,
 ) -> Event | None:
     tensors = {name: t.clone() for name, t in launch.tensors.items()}
     places = everything(kernel, tensors, launch.dims, launch.scalars)
     if places is None:
         return None
     untouched = {name: t.clone() for name, t in places.items()}
-    watch = _Watch(kernel, obligation, chosen)
+    watch = _Watch(kernel, obligation, chosen, budget)
 
     def element(tensor: str, indices: tuple[int, ...]) -> Number | None:
         t = untouched.get(tensor)
@@ -94,7 +115,9 @@ def _run(
         interpret(kernel, tensors, launch.scalars, launch.dims, tile=tile, watch=watch)
     except _Seen as found:
         return replace(found.event, launch=launch, element=element)
-    except Fault:
+    except (Fault, _Spent):
+        return None
+    except (RuntimeError, OverflowError, MemoryError):  # torch's: a tensor that no memory holds, or a number that it has no place for
         return None
     if obligation.kind != "coverage":
         return None
@@ -109,7 +132,8 @@ def _run(
 class _Watch:
     """Sees what the obligation forbids. Memory is told apart by its bytes, for each tensor that lies in one parameter's memory."""
 
-    def __init__(self, kernel: ir.Kernel, obligation: Obligation, chosen: Mapping[str, set[int]] | None) -> None:
+    def __init__(self, kernel: ir.Kernel, obligation: Obligation, chosen: Mapping[str, set[int]] | None, budget: _Budget) -> None:
+        self.spend = budget.spend
         self.kernel, self.obligation, self.chosen = kernel, obligation, chosen
         self.now: dict[str, int] = {}
         self.instances: list[dict[str, int]] = [{}]

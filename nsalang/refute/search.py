@@ -7,6 +7,7 @@ a goal that doesn't.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import ALL, I64
@@ -19,6 +20,8 @@ from nsalang.refute import mend
 from nsalang.refute.evaluate import Element, Number, evaluate
 from nsalang.refute.wording import Case, claim, dtype_of, note, plain_values, sentence
 
+MEMORY = 2**47
+"""Bytes that the tensors of a launch have together, less than: a process has no more addresses."""
 CODES = {
     "range": "NSA0801",
     "divisor": "NSA0802",
@@ -58,7 +61,7 @@ def unknown(kernel: ir.Kernel, result: Result) -> Diagnostic:
     spent = f"Z3 used {result.units} of its resource units" if result.units else "Z3 was not asked"
     tried = f"tried: constants, intervals, then Z3; {spent}"
     if result.model:
-        tried = "the solver's counterexample does nothing wrong when it is replayed: it may lack a fact about a loop, a product or a float"
+        tried = "no replay of the solver's counterexample shows it: it may lack a fact about a loop, a product or a float, or be too large to run"
     allow = "guards the access by its tensor's bounds" if o.kind == "range" else "trusts it"
     return Diagnostic(
         "NSA0812",
@@ -93,7 +96,27 @@ def _models(kernel: ir.Kernel, o: Obligation, model: Mapping[str, int]) -> Itera
         if outcome.answer == "refuted":
             yield outcome.model
             break
-    yield model
+    if possible(kernel, model):
+        yield model
+        return
+    memory = [ir.binary("lt", _bytes(t), ir.const(MEMORY)) for t in kernel.tensors]
+    outcome = smt.prove((*completed(kernel, o.facts, o.goal), *memory), bare(o.goal), dtypes)
+    if outcome.answer == "refuted" and possible(kernel, outcome.model):
+        yield outcome.model
+
+
+def _bytes(tensor: ir.Tensor) -> ir.Expr:
+    size: ir.Expr = ir.const(tensor.dtype.bytes)
+    for extent in tensor.shape:
+        size = ir.binary("mul", size, extent)
+    return size
+
+
+def possible(kernel: ir.Kernel, model: Mapping[str, int]) -> bool:
+    """Whether memory could hold the tensors of a counterexample, as far as their sizes are known."""
+    known = [[evaluate(e, model) for e in t.shape] for t in kernel.tensors]
+    whole = [(t, [int(e) for e in extents if e is not None]) for t, extents in zip(kernel.tensors, known, strict=True)]
+    return sum(prod(extents) * t.dtype.bytes for t, extents in whole if len(extents) == len(t.shape)) < MEMORY
 
 
 def _replayed(kernel: ir.Kernel, o: Obligation, model: Mapping[str, int]) -> Case | None:

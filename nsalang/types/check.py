@@ -22,11 +22,12 @@ SAMPLE = 64
 """What a specialised dimension, or a const parameter without default, is taken to be where a file is only checked."""
 
 
-def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[str, object] | None = None) -> None:
-    """Type every kernel and program of a file with default constants, with all optional parameters and without any. Raises NsaError with all that is wrong."""
+def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[str, object] | None = None, only: str | None = None) -> None:
+    """Type every kernel and program of a file (or one of them) with default constants, with all optional parameters and without any. Raises
+    NsaError with all that is wrong."""
     problems: dict[Diagnostic, None] = {}
     of_kernels: set[tuple[str, Span | None]] = set()
-    for name in (*kernel_names(file), *program_names(file)):
+    for name in (*kernel_names(file), *program_names(file)) if only is None else (only,):
         function = functions(file)[name]
         optional = frozenset(p.name for p in function.parameters if p.optional)
         try:
@@ -50,7 +51,7 @@ def check_file(file: syntax.File, target: Target = DEFAULT, captured: Mapping[st
         if is_kernel(function):
             of_kernels |= {(d.code, d.span) for d in problems}
     said = {(d.code, d.span) for d in problems}  # by a helper's calls, with a note
-    problems.update(dict.fromkeys(d for d in missing_grids(file) if (d.code, d.span) not in said))
+    problems.update(dict.fromkeys(d for d in missing_grids(file) if only is None and (d.code, d.span) not in said))
     if problems:
         raise NsaError(*problems)
 

@@ -92,7 +92,9 @@ def specialise(file: syntax.File, name: str, settings: Settings) -> Program:
         _check_outs(draft, parameters)
     if scope.problems:
         raise NsaError(*dict.fromkeys(scope.problems))
-    return Program(typecheck.header(function, scope, parameters, settings), tuple(draft.scratch), tuple(draft.calls))
+    computed = [*(e for s in draft.scratch for e in s.shape), *(e for c in draft.calls for _, e in c.scalars)]
+    shared = typecheck.without_absent(typecheck.header(function, scope, parameters, settings), parameters, settings, computed)
+    return Program(shared, tuple(draft.scratch), tuple(draft.calls))
 
 
 def _check_outs(draft: Draft, parameters: tuple[Parameter, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -290,7 +290,20 @@ def specialise(file: syntax.File, name: str, settings: Settings) -> ir.Kernel:
         scope.problems += check_written(stores, roles, {v.name: v.base for v in scope.views}, scope.partial)
     if scope.problems:
         raise NsaError(*dict.fromkeys(scope.problems))
-    return replace(header(function, scope, parameters, settings), grid=grid, body=body)
+    return without_absent(replace(header(function, scope, parameters, settings), grid=grid, body=body), parameters, settings)
+
+
+def without_absent(kernel: ir.Kernel, parameters: tuple[Parameter, ...], settings: Settings, more: Iterable[ir.Node] = ()) -> ir.Kernel:
+    """Without the dimensions that only absent parameters have and that nothing (``more`` neither) computes with, and without what is required
+    of those."""
+    given = {p.name for p in parameters if p.kind == "scalar" and (not p.optional or p.name in settings.present)}
+    nodes = (*kernel.tensors, *kernel.views, *kernel.promises, *kernel.grid, *kernel.body, *more)
+    used = given | {n.name for node in nodes for n in ir.walk(node) if isinstance(n, ir.Dim)}
+    gone = set(kernel.dims) - used
+    if not gone:
+        return kernel
+    requires = tuple(r for r in kernel.requires if not any(isinstance(n, ir.Dim) and n.name in gone for n in ir.walk(r.condition)))
+    return replace(kernel, dims=tuple(d for d in kernel.dims if d not in gone), requires=requires)
 
 
 def header(function: syntax.Function, scope: Scope, parameters: tuple[Parameter, ...], settings: Settings) -> ir.Kernel:
