@@ -134,4 +134,5 @@ CODES: dict[str, str] = {
     "NSA0813": "an integer that may leave 64 bits",
     "NSA0814": "a broken promise or an access outside, found at run time under NSALANG_CHECK=1",
     "NSA0815": "an access whose verdict `--deny` refuses",
+    "NSA0816": "code that reads or writes other elements than the program, as `--code` finds",
 }

@@ -34,6 +34,7 @@ from nsalang.report.terminal import Session, console, report, session_options
 from nsalang.toolchain.backends import BACKENDS
 
 if TYPE_CHECKING:
+    from nsalang.code.check import Checked
     from nsalang.launch.kernel import Entry
 
 MOST_VARIANTS = 16
@@ -80,12 +81,13 @@ class Group:
     help="Fail where an access is guarded, hoisted or unknown; several times, or with commas.",
 )
 @click.option("--smt2", metavar="DIR", help="Write each obligation to a file of its own, for any SMT solver to repeat.")
+@click.option("--code", is_flag=True, help="Check also that each backend's code reads and writes what the program does, on small launches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @session_options
 @click.pass_obj
 def command(
     session: Session, file: str, kernel: str | None, target: str, backend: str, defines: tuple[str, ...], present: tuple[str, ...],
-    without: tuple[str, ...], pins: tuple[str, ...], allow: str | None, deny: tuple[str, ...], smt2: str | None, as_json: bool,
+    without: tuple[str, ...], pins: tuple[str, ...], allow: str | None, deny: tuple[str, ...], smt2: str | None, code: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prove KERNEL (or program) of FILE, or all that it has, for all sizes that their requirements allow.
 
@@ -102,12 +104,16 @@ def command(
         for name in {*present, *without} - optional:
             raise click.UsageError(f"none of the kernels has an optional parameter '{name}'")
     groups: list[Group] = []
+    coded: list[Checked] = []
     with session.progress(f"proving {file}") as say:
         for each in kernels:
             found = []
             for meaning in meanings(each, known_to(each, raw, kernels), present, without, device, len(kernels) > 1):
                 say(f"proving {each.unit.name}")
                 found.append(each.report(meaning, choice, allow == "unknown" and "UNKNOWN" not in denied))
+                if code and found[-1].ok:
+                    say(f"checking the code of {each.unit.name}")
+                    coded += check_code(each, meaning, choice, allow == "unknown")
             groups += grouped(found)
     if smt2 is not None:
         files = query_files(groups)
@@ -117,16 +123,41 @@ def command(
     refused = (
         refusal(row, g) for g in groups for row in g.report.rows if row.verdict in denied and (row.verdict != "UNKNOWN" or g.report.ok)
     )
-    problems = tuple(dict.fromkeys([*(d for g in groups for d in g.report.diagnostics), *refused]))
+    wrong = (d for c in coded for d in c.found)
+    problems = tuple(dict.fromkeys([*(d for g in groups for d in g.report.diagnostics), *refused, *wrong]))
     ok = not problems and all(g.report.ok for g in groups)
     if as_json:
         click.echo(json.dumps(as_data(file, device, choice.backend, groups, totals, ok), indent=2))
     else:
         show(groups, totals)
+        if code:
+            show_code(coded)
     if problems:
         report(NsaError(*problems), session)
     if not ok:
         raise click.exceptions.Exit(1)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ code
+
+
+def check_code(entry: Entry, meaning: Meaning, choice: Choice, allow_unknown: bool) -> list[Checked]:
+    """What the code of a kernel does, in each form that this machine can run; of a program nothing, whose kernels are checked by themselves."""
+    from nsalang.code.check import check
+    from nsalang.launch.kernel import Kernel
+
+    if not isinstance(entry, Kernel):
+        return []
+    return [check(entry.launcher, meaning, replace(choice, allow_unknown=allow_unknown))]
+
+
+def show_code(coded: Sequence[Checked]) -> None:
+    """How much was compared, and what could not be."""
+    runs, lost = sum(c.runs for c in coded), [x for c in coded for x in c.lost]
+    variants = sum(len(c.variants) for c in coded)
+    click.echo(f"code: {counted(runs, 'run')} of {counted(variants, 'variant')} compared; accesses not evaluated: {len(lost)}")
+    for each in lost:
+        click.echo(f"  not evaluated: {each}")
 
 
 # -------------------------------------------------------------------------------------------------------------------- variants

@@ -307,25 +307,13 @@ class Launcher:
         fastest = Choice(
             backend, wide=False, aligned=True, pinned=options.pinned, exact=True, allow_unknown=options.allow_unknown, checked=checked
         )
-        compiled = self.compiled(meaning, fastest)
-        if sized := sizes(compiled.kernel, bound.dims):
-            fastest = replace(fastest, sized=sized)
-            compiled = self.compiled(meaning, fastest)
+        choice, compiled, aligned = self.chosen(meaning, kernel, bound, layouts, fastest)
         if compiled.kernel.checks:
-            results = compiled.kernel.tensors[-1].name
-            layouts[results] = Layout((len(compiled.kernel.checks),), (1,), 8, 0)
-            place = {**place, results: len(values)}
-        schedule = compiled.kernel.schedule
-        aligned = all(is_aligned(layouts[name]) for name in schedule.vectors) and all(has_rows(layouts[name]) for name in schedule.rows)
-        wide = needs_wide(compiled.kernel, layouts, bound.dims) or has_long_ranges(kernel, bound.dims, bound.scalars)
-        exact = is_exact(compiled.kernel, bound.dims, bound.scalars)
-        choice = replace(fastest, aligned=aligned, wide=wide, exact=exact)
-        if choice != fastest:
-            compiled = self.compiled(meaning, choice)
+            place = {**place, compiled.kernel.tensors[-1].name: len(values)}
         check_requires(compiled.kernel, bound.dims, bound.scalars)  # the proofs may rest on more than the text says
         programs = count_programs(compiled, bound.dims, bound.scalars)
         launch = self._load(meaning, choice, bound.device).launch if programs else None
-        arguments, slots, views = _arguments(compiled, bound, layouts, offsets, place)
+        arguments, slots, views = arguments_of(compiled, bound, layouts, offsets, place)
         return Plan(
             bound.device,
             programs,
@@ -340,6 +328,22 @@ class Launcher:
             Checked(kernel, compiled.kernel.checks, bound.dims, bound.scalars, {n: place[n] for n in bound.tensors}) if checked else None,
             given_of(bound, kernel, layouts, place),
         )
+
+    def chosen(
+        self, meaning: Meaning, kernel: ir.Kernel, bound: Bound, layouts: dict[str, Layout], fastest: Choice
+    ) -> tuple[Choice, Compiled, bool]:
+        """The variant that a launch takes, and whether what it allocates must be aligned. A tensor of checks is added to ``layouts``."""
+        compiled = self.compiled(meaning, fastest)
+        if sized := sizes(compiled.kernel, bound.dims):
+            fastest = replace(fastest, sized=sized)
+            compiled = self.compiled(meaning, fastest)
+        if compiled.kernel.checks:
+            layouts[compiled.kernel.tensors[-1].name] = Layout((len(compiled.kernel.checks),), (1,), 8, 0)
+        schedule = compiled.kernel.schedule
+        aligned = all(is_aligned(layouts[name]) for name in schedule.vectors) and all(has_rows(layouts[name]) for name in schedule.rows)
+        wide = needs_wide(compiled.kernel, layouts, bound.dims) or has_long_ranges(kernel, bound.dims, bound.scalars)
+        choice = replace(fastest, aligned=aligned, wide=wide, exact=is_exact(compiled.kernel, bound.dims, bound.scalars))
+        return choice, compiled if choice == fastest else self.compiled(meaning, choice), aligned
 
 
 def meaning_of(signature: Signature, bound: Bound, target: Target) -> Meaning:
@@ -482,7 +486,7 @@ def apart_of(bound: Bound, kernel: ir.Kernel, layouts: Mapping[str, Layout]) -> 
     return [(a.name, b.name) if a.role != "in" else (b.name, a.name) for a, b in pairs]
 
 
-def _arguments(
+def arguments_of(
     compiled: Compiled, bound: Bound, layouts: Mapping[str, Layout], offsets: Mapping[str, int], place: Mapping[str, int]
 ) -> tuple[tuple[Any, ...], tuple[tuple[int, int, torch.dtype | None], ...], tuple[tuple[int, int, int], ...]]:
     """The code's arguments in order, and where its tensors and views go."""

@@ -160,6 +160,25 @@ def _function(program: Program, target: Target) -> Any:
 
 def lower(program: Program) -> Lowered:
     """The device function that TileLang makes of a program. Raises NSA0602 where TileLang refuses it, NSA0604 where TileLang is missing."""
+    lowered: Lowered = _with_passes(program, _lower)
+    return lowered
+
+
+def device_function(program: Program) -> Any:
+    """The device function that code generation is given, after all of TileLang's passes: TVM's PrimFunc. Raises as :func:`lower`."""
+
+    def prepared(function: Any, device: Any, on_cpu: bool) -> Any:
+        from tilelang.engine.lower import _prepare_device_codegen_mod
+
+        kernels, _ = _kernels(function, device, on_cpu)
+        ((_, made),) = _prepare_device_codegen_mod(kernels).functions.items()
+        return made
+
+    return _with_passes(program, prepared)
+
+
+def _with_passes(program: Program, make: Callable[[Any, Any, bool], Any]) -> Any:
+    """What ``make`` makes of a program's function, the target and whether that is the CPU, under TileLang's options."""
     tilelang = _tilelang()
     target = parse_target(program.target)
     options: dict[str, Any] = {
@@ -179,27 +198,35 @@ def lower(program: Program) -> Lowered:
         device = _device_target(target)
         try:
             with tilelang.tvm.transform.PassContext(opt_level=3, config=options), device, mended():
-                return _lower(_function(program, target), device, target.kind == "cpu")
+                return make(_function(program, target), device, target.kind == "cpu")
         except NsaError:
             raise
         except Exception as error:
             raise compile_error(program, error) from error
 
 
-def _lower(function: Any, device: Any, on_cpu: bool) -> Lowered:
+def _kernels(function: Any, device: Any, on_cpu: bool) -> tuple[Any, Any]:
+    """The module of device functions after all passes, and TileLang's context for its code, of which the CPU has none."""
     from tilelang import tvm
     from tilelang.backend.module import create_backend_context
-    from tilelang.engine.lower import _prepare_device_codegen_mod, get_device_call, lower_to_host_device_ir
+    from tilelang.engine.lower import get_device_call, lower_to_host_device_ir
     from tvm import tirx
 
     if on_cpu:
         name = function.attrs["global_symbol"]
         mod = pipeline(tvm.IRModule({name: function}), device)
         kernels = tirx.transform.Filter(get_device_call(is_device_c=True))(mod)
-        kernels = tvm.IRModule({gv: narrowed(f) for gv, f in kernels.functions.items()}, attrs=kernels.attrs)
-    else:
-        context = create_backend_context(device, None, "auto")
-        _, kernels, _, _, _ = lower_to_host_device_ir(function, context)
+        return tvm.IRModule({gv: narrowed(f) for gv, f in kernels.functions.items()}, attrs=kernels.attrs), None
+    context = create_backend_context(device, None, "auto")
+    _, kernels, _, _, _ = lower_to_host_device_ir(function, context)
+    return kernels, context
+
+
+def _lower(function: Any, device: Any, on_cpu: bool) -> Lowered:
+    from tilelang import tvm
+    from tilelang.engine.lower import _prepare_device_codegen_mod
+
+    kernels, context = _kernels(function, device, on_cpu)
     ((_, kernel),) = kernels.functions.items()
     attributes = kernel.attrs
     extents = {str(k): v for k, v in attributes["thread_extent"].items()} if "thread_extent" in attributes else {}
@@ -274,6 +301,11 @@ def _nvcc(program: Program, text: str, kind: str) -> bytes:
         code = f"arch=compute_{arch},code={'sm' if kind == 'cubin' else 'compute'}_{arch}"
         include = [f"-I{TILELANG_TEMPLATE_PATH}", f"-I{CUTLASS_INCLUDE_DIR}"]
         return _run(program, [tool, f"-{kind}", "-gencode", code, *NVCC_FLAGS, *include, "-o", made.name, source.name], source, made)
+
+
+def compile_text(program: Program, text: str) -> bytes:
+    """C++ for the CPU as a library. Raises NSA0602 where g++ refuses it, NSA0605 without g++."""
+    return _gxx(program, text)
 
 
 def _gxx(program: Program, text: str) -> bytes:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,10 +165,29 @@ _lock = threading.Lock()
 _worker: Worker | None = None
 
 
-def run(program: Program, programs: int, arguments: Sequence[Any]) -> None:
+def traced(program: Program, programs: int, arguments: Sequence[Any]) -> dict[str, Any]:
+    """As :func:`run`, and what the program reads and writes: arrays ``program``, ``line`` (of the generated source), ``written`` and ``address``
+    (the caller's, of an element's first byte), one entry an element. An access outside every tensor is traced and does not happen."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(prefix="nsalang-") as folder:
+        path = os.path.join(folder, "trace.npz")
+        ranges = run(program, programs, arguments, trace=path)
+        with np.load(path) as held:
+            found = {name: held[name] for name in held.files}
+    offset = found["address"]
+    address = offset.copy()
+    # What lies outside every tensor is taken for what lies before or behind the nearest one.
+    starts = sorted((part.offset - GAP // 2, part.offset - part.address) for part in ranges)
+    for first, shift in starts:
+        address = np.where(offset >= first, offset - shift, address)
+    return found | {"address": address}
+
+
+def run(program: Program, programs: int, arguments: Sequence[Any], trace: str = "") -> list[_Range]:
     """Run ``programs`` instances of a Triton program on CPU tensors and copy back what changed.
 
-    Tensors may have any strides and may overlap. Raises RuntimeError for a fault of the program, NSA0603 where the process or memory fails.
+    Tensors may have any strides and may overlap. ``trace``: a file that gets the accesses (:func:`traced`). Returns where the tensors lay. Raises RuntimeError for a fault of the program, NSA0603 where the process or memory fails.
     """
     global _worker
     tensors = [value for value, about in zip(arguments, program.arguments, strict=True) if about.kind == "pointer"]
@@ -181,7 +201,7 @@ def run(program: Program, programs: int, arguments: Sequence[Any]) -> None:
         for part in ranges:
             ctypes.memmove(base + part.offset, part.address, part.size)
         request = {
-            "source": program.source, "entry": program.entry, "programs": programs, "size": size, "gaps": gaps,
+            "source": program.source, "entry": program.entry, "programs": programs, "size": size, "gaps": gaps, "trace": trace,
             "arguments": [[kind, _place(value, ranges)] for kind, value in zip(signature(program), arguments, strict=True)],
         }  # fmt: skip
         with _lock:
@@ -208,6 +228,7 @@ def run(program: Program, programs: int, arguments: Sequence[Any]) -> None:
             # Memory that the program left alone is not written: it may be read-only.
             if compare(base + part.offset, part.address, part.size):
                 ctypes.memmove(part.address, base + part.offset, part.size)
+        return ranges
     finally:
         del view
         area.close()

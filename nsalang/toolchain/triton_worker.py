@@ -1,11 +1,12 @@
 """The process that runs generated Triton programs on the CPU: a loop over requests on a socket. Started by triton_process.
 
 A request is eight bytes of length, sent with the descriptor of a shared memory area, and that much JSON: source, entry, target, the number of
-programs, the arguments (a pointer is an offset into the area) and the gaps between tensors. The reply is JSON of the same form.
+programs, the arguments (a pointer is an offset into the area), the gaps between tensors, and the file to which accesses are traced, if any. The reply is JSON of the same form.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import linecache
@@ -86,6 +87,8 @@ def _run(request: dict[str, Any], descriptor: int, loaded: dict[str, Any]) -> di
     import numpy as np
     from triton.runtime.interpreter import interpreter_builder
 
+    from nsalang.toolchain.triton_trace import recorded
+
     with os.fdopen(descriptor, "rb") as file:
         area = mmap.mmap(file.fileno(), request["size"], mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     memory = np.frombuffer(area, dtype=np.uint8)
@@ -93,9 +96,12 @@ def _run(request: dict[str, Any], descriptor: int, loaded: dict[str, Any]) -> di
     arguments = _arguments(request, memory.ctypes.data)
     programs = request["programs"]
     interpreter_builder.set_grid_dim(programs, 1, 1)
-    for program in range(programs):
-        interpreter_builder.set_grid_idx(program, 0, 0)
-        kernel(*arguments)
+    with recorded(request, memory.ctypes.data) if request["trace"] else contextlib.nullcontext() as trace:
+        for program in range(programs):
+            interpreter_builder.set_grid_idx(program, 0, 0)
+            if trace is not None:
+                trace.program = program
+            kernel(*arguments)
     if any((memory[first:last] != GAP_BYTE).any() for first, last in request["gaps"]):
         return {"status": "fault", "message": "the program wrote outside its arguments"}
     return {"status": "ok"}
