@@ -360,7 +360,21 @@ def _compiler_version(name: str) -> str:
     return said.strip().rsplit("\n", 1)[-1]
 
 
-MAKES_CODE = ("base", "syntax", "ir", "host", "types", "interp", "proof", "refute", "passes", "lowering", "toolchain", "build", "version.py")
+MAKES_CODE = (
+    "base",
+    "syntax",
+    "ir",
+    "host",
+    "types",
+    "interp",
+    "proof",
+    "refute",
+    "passes",
+    "lowering",
+    "toolchain",
+    "build",
+    "version.py",
+)
 """What of nsalang other code of a kernel can come from: commands, reports and benchmarks are no part of it."""
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nsalang.base.dtypes import BOOL, E8M0, DType
+from nsalang.interp import whole
 from nsalang.ir import BinaryOp, ReduceOp, UnaryOp
 
 Partial: TypeAlias = tuple[Tensor, Tensor | None]
@@ -102,12 +103,15 @@ def fit(x: Tensor, dtype: DType) -> Partial:
     return wrapped, _some(wrapped != x)
 
 
+def fitted(made: Partial, dtype: DType) -> Partial:
+    """What was computed in 64 bits, in ``dtype``: unsigned ones wrap, signed ones must fit, and must not have left 64 bits."""
+    data, beyond = made
+    data, wrong = fit(data, dtype)
+    return data, None if dtype.kind == "unsigned" else whole.either(beyond, wrong)
+
+
 def _some(lanes: Tensor) -> Tensor | None:
     return lanes if bool(lanes.any()) else None
-
-
-def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a | b
 
 
 # ------------------------------------------------------------------------------------------------------------------ conversions
@@ -166,7 +170,7 @@ def unary(op: UnaryOp, x: Tensor, source: DType, dtype: DType) -> Partial:
         return (_pow2_ceil_bits(x) >> 23) - 127, None
     if source.is_integer:
         assert op in ("neg", "abs"), op
-        return fit(-x if op == "neg" else x.abs(), dtype)
+        return fitted(whole.neg(x) if op == "neg" else whole.absolute(x), dtype)
     if op in ("neg", "abs"):
         return (-x if op == "neg" else x.abs()), None
     return _float_unary(op, x.float()).to(native(dtype)), None
@@ -214,7 +218,7 @@ _ARITHMETIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"add": torch.add, 
 
 def binary(op: BinaryOp, a: Tensor, b: Tensor, dtype: DType) -> Partial:
     """``op`` of operands of ``dtype`` (broadcast; a shift's amount is any integer). No result where a divisor is 0, a shift's amount is
-    outside 0 .. bits - 1, or a signed result does not fit (in i64: unchecked)."""
+    outside 0 .. bits - 1, or a signed result does not fit."""
     if op in _COMPARE:
         return _COMPARE[op](a, b), None
     if dtype.is_float:
@@ -225,26 +229,19 @@ def binary(op: BinaryOp, a: Tensor, b: Tensor, dtype: DType) -> Partial:
         case "min" | "max":
             return torch.minimum(a, b) if op == "min" else torch.maximum(a, b), None
         case "add" | "sub" | "mul":
-            return fit(_ARITHMETIC[op](a, b), dtype)
+            return fitted((whole.add if op == "add" else whole.sub if op == "sub" else whole.mul)(a, b), dtype)
         case "floordiv" | "mod" | "tdiv" | "tmod":
             zero = _some(b == 0)
             divisor = b if zero is None else torch.where(b == 0, 1, b)
-            if op == "mod":
-                result = torch.remainder(a, divisor)
-            elif op == "tmod":
-                result = torch.fmod(a, divisor)
-            else:
-                result = torch.div(a, divisor, rounding_mode="floor" if op == "floordiv" else "trunc")
-            result, outside = fit(result, dtype)
-            return result, _either(zero, outside)
+            result, outside = fitted(whole.divided(op, a, divisor), dtype)
+            return result, whole.either(zero, outside)
         case "shl" | "shr":
             wrong = _some((b < 0) | (b >= dtype.bits))
             amount = b.clamp(0, dtype.bits - 1)
             if op == "shr":
                 return a >> amount, wrong
-            # In i64 the shift of a u32 or i32 by up to 31 is exact.
-            result, outside = fit(a << amount, dtype)
-            return result, _either(wrong, outside)
+            result, outside = fitted(whole.shl(a, amount), dtype)
+            return result, whole.either(wrong, outside)
         case _:
             raise AssertionError((op, dtype))
 
@@ -308,7 +305,7 @@ def reduce(
     if op == "sum":
         if dtype.is_float:
             return x.float().sum(dims) + 0.0, None
-        return fit(x.to(torch.int64).sum(dims), dtype)
+        return fitted(whole.total(x.to(torch.int64), dims), dtype)
     if op in ("any", "all"):
         counts = x.to(torch.int64).sum(dims)
         size = 1
@@ -328,7 +325,7 @@ def dot(a: Tensor, b: Tensor, axes: tuple[list[int], list[int], list[int]], acc:
     x, y = (t.double() if dtype.is_integer else t.float().double() for t in (a, b))
     total = torch.einsum(x, axes[0], y, axes[1], axes[2])
     if dtype.is_integer:
-        return fit(total.to(torch.int64) if acc is None else total.to(torch.int64) + acc, dtype)
+        return fitted((total.to(torch.int64), None) if acc is None else whole.add(total.to(torch.int64), acc), dtype)
     single = total.float() + 0.0
     return single if acc is None else single + acc, None
 
@@ -366,19 +363,28 @@ def first_extreme(op: Literal["argmax", "argmin"], x: Tensor, dtype: DType, dim:
 
 def scan(x: Tensor, dtype: DType, dim: int, exclusive: bool, reverse: bool) -> Partial:
     """Running sum along ``dim``; f16 and bf16 give f32, bool counts."""
-    x = x.float() if dtype.is_float else x.to(torch.int64)
-    if reverse:
-        x = x.flip(dim)
-    total = x.cumsum(dim)
+    if dtype.is_float:
+        return _scanned(x.float(), dim, exclusive, reverse, lambda lanes: lanes.cumsum(dim)) + 0.0, None
+    x = x.to(torch.int64)
+    total = _scanned(x, dim, exclusive, reverse, lambda lanes: whole.running(lanes, dim)[0])
+    beyond = _scanned(x, dim, exclusive, reverse, lambda lanes: _lanes(whole.running(lanes, dim)[1], lanes))
+    return fitted((total, _some(beyond)), dtype)
+
+
+def _scanned(x: Tensor, dim: int, exclusive: bool, reverse: bool, running: Callable[[Tensor], Tensor]) -> Tensor:
+    """``running`` along ``dim``, in the order and up to the lane that a scan wants."""
+    total = running(x.flip(dim) if reverse else x)
     if exclusive:
         size = x.shape[dim]
-        total = torch.cat([torch.zeros_like(x.narrow(dim, 0, min(1, size))), total.narrow(dim, 0, max(0, size - 1))], dim)
-    if reverse:
-        total = total.flip(dim)
-    return (total + 0.0, None) if dtype.is_float else fit(total, dtype)
+        total = torch.cat([torch.zeros_like(total.narrow(dim, 0, min(1, size))), total.narrow(dim, 0, max(0, size - 1))], dim)
+    return total.flip(dim) if reverse else total
 
 
-# ----------------------------------------------------------------------------------------------------------- searches and splits
+def _lanes(some: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros(like.shape, dtype=torch.bool) if some is None else some
+
+
+# -------------------------------------------------------------------------------------------------------------------- searches
 
 
 def search(table: Tensor, x: Tensor) -> Tensor:
@@ -386,11 +392,3 @@ def search(table: Tensor, x: Tensor) -> Tensor:
     if table.dtype.is_floating_point:
         table, x = table.float(), x.float()
     return torch.searchsorted(table.contiguous(), x.contiguous(), right=True)
-
-
-def border(n: Tensor, parts: Tensor, g: Tensor) -> Partial:
-    """Where part ``g`` of ``n`` things in ``parts`` even parts begins; nowhere where there is no part, or ``n`` is negative."""
-    wrong = _some((parts <= 0) | (n < 0))
-    parts = parts.clamp(min=1)
-    each = torch.div(n, parts, rounding_mode="floor")
-    return g * each + torch.minimum(g, torch.remainder(n, parts)), wrong

@@ -22,8 +22,9 @@ from torch import Tensor
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import NsaError, Span
-from nsalang.interp import collisions, numerics
+from nsalang.interp import collisions, numerics, whole
 from nsalang.interp.views import views
+from nsalang.ir.intervals import LONGEST_TILE
 
 
 class Fault(Exception):
@@ -199,20 +200,31 @@ class Run:
                 self.store(node)
             case ir.SpanAxis():
                 start = self.integer(node.start)
+                self.reaches(node.start, start + node.length)
                 real = node.length if node.stop is None else max(0, min(node.length, self.integer(node.stop) - start))
                 count = self.program.schedule.length(node.axis) if self.machine else real
                 assert count >= real, f"{node.axis} has {node.length} lanes; the machine's length is {count}"
                 self.begin(node.axis, Lanes(start, count, real))
             case ir.For(kind="range"):
-                for value in range(self.integer(node.lo), self.integer(node.hi)):
+                low, high = self.integer(node.lo), self.integer(node.hi)
+                self.reaches(node.hi, high - low)
+                for value in range(low, high):
                     self.values[node.index] = Lane(torch.tensor(value), ())
                     self.block(node.body)
             case ir.For():
-                self.tiles(node.index, self.integer(node.lo), self.integer(node.hi), lambda: self.block(node.body))
+                low, high = self.integer(node.lo), self.integer(node.hi)
+                self.reaches(node.hi, high - low, high + LONGEST_TILE)
+                self.tiles(node.index, low, high, lambda: self.block(node.body))
             case ir.If():
                 self.block(node.body if self.scalar(node.cond) else node.orelse)
             case _:
                 assert_never(node)
+
+    def reaches(self, node: ir.Expr, *ends: int) -> None:
+        """An axis begins or ends at ``node``; what machines make of its ends (its length, the end of its last tile) stays within 64 bits."""
+        if any(not whole.LEAST <= end <= whole.MOST for end in ends):
+            self.told(node, torch.tensor(True))
+            raise Fault("the axis that begins or ends here leaves 64 bits", node.span)
 
     def scalar(self, node: ir.Expr) -> int | float | bool:
         value = self.value(node)
@@ -266,7 +278,7 @@ class Run:
                 return self.search(node)
             case ir.Border():
                 n, parts, g = self.aligned(node.axes, node.n, node.parts, node.g)
-                data, wrong = numerics.border(n.data, parts.data, g.data)
+                data, wrong = whole.border(n.data, parts.data, g.data)
                 return self.made(node, data.expand(self.shape(node.axes)), wrong, n, parts, g)
             case ir.Dot():
                 return self.dot(node)

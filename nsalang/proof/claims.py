@@ -8,12 +8,12 @@ from typing import Literal
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
+from nsalang.proof.ends import Ranges
 from nsalang.proof.forms import described
 from nsalang.proof.lemmas import exists_at, index, lemma_name, substitute, wide
 from nsalang.proof.obligations import Access, Obligation, Walk
 from nsalang.proof.obligations import hypotheses as launch_facts
 from nsalang.proof.reason import every, implies
-from nsalang.proof.symbols import Ranges
 
 ZERO, ONE = ir.const(0), ir.const(1)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL
+from nsalang.proof.ends import Ranges
 from nsalang.proof.forms import added, added_one, between, scaled, tidy
 from nsalang.proof.lemmas import DIMS, index
 from nsalang.proof.reason import every, implies
-from nsalang.proof.symbols import Ranges, Symbols
+from nsalang.proof.symbols import Symbols
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def change(at: Symbols, step: ir.Expr, symbol: ir.Load, axis: str) -> tuple[int,
             for base, more in ((step.a, step.b), (step.b, step.a)) if step.op == "add" else ((step.a, step.b),):
                 inner = change(at, base, symbol, axis)
                 if inner is not None:
-                    of, lane = at.lanes.get(more.tensor, ("", (0, 0))) if isinstance(more, ir.Load) else ("", (0, 0))
+                    of, lane = at.summed.get(more.tensor, ("", (0, 0))) if isinstance(more, ir.Load) else ("", (0, 0))
                     low, high = lane if of == axis else at.ends(more)
                     if step.op == "sub":
                         low, high = -high, -low
@@ -77,7 +78,7 @@ def counts(at: Symbols, s: ir.For, made: Chained, step: ir.Expr) -> ir.Expr | No
     term = added(step, made.inside)
     term = term if isinstance(term, ir.Load) else None
     definition = None if term is None else at.book.definitions.get(term.tensor)
-    count = None if definition is None or term is None or term.tensor not in at.lanes else definition.count
+    count = None if definition is None or term is None or term.tensor not in at.summed else definition.count
     return count.flag if count is not None and count.axis == s.index and not count.slot else None
 
 

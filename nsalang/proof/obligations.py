@@ -7,24 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
-from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST, conjuncts
+from nsalang.ir.intervals import conjuncts
+from nsalang.proof import whole
+from nsalang.proof.ends import Ranges
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
 from nsalang.proof.lemmas import DIMS, substitute
 from nsalang.proof.loops import Carried, chain, counts, moved, moves
 from nsalang.proof.reason import every, implies, negated
-from nsalang.proof.symbols import Ranges, Symbols
+from nsalang.proof.symbols import Symbols
 
 Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice", "order", "coverage", "hypotheses", "view", "overlap"]
 
 
 @dataclass(frozen=True, slots=True)
 class Obligation:
-    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range.
+    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range; 1
+    for an overflow of the ends of an axis, where ``what`` is one of them.
     ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`)."""
 
     kind: Kind
@@ -120,12 +123,15 @@ class Walk(Symbols):
                 start = self.resolve(s.start)
                 if s.stop is not None:
                     self.look(s.stop)
+                self._ends(s, s.start)
                 stop = tidy(ir.binary("add", start, ir.const(s.length)))
                 self.ranges[s.axis] = Ranges(s.axis, start, stop, None if s.stop is None else self.resolve(s.stop), whole=True)
             case ir.If():
                 self._branch(s)
             case ir.For():
                 self._loop(s)
+            case _:
+                assert_never(s)
 
     def enter(self, made: Ranges) -> None:
         """An index variable of the grid or of a loop, which has a value wherever its body runs."""
@@ -177,6 +183,7 @@ class Walk(Symbols):
     def _loop(self, s: ir.For) -> None:
         self.look(s.lo)
         self.look(s.hi)
+        self._ends(s, s.hi)
         r = Ranges(s.index, self.resolve(s.lo), self.resolve(s.hi))
         outside, count, entered, scope, loops = self.known(r.start, r.stop), len(self.facts), dict(self.values), self.scope, self.loops
         self.epoch += 1
@@ -284,30 +291,16 @@ class Walk(Symbols):
                     else:
                         fits = every(between(ir.Const(x.dtype, (), low), x, ir.Const(x.dtype, (), high)))
                     self._oblige("fits", node, fits)
-        if node.dtype is I64 and isinstance(node, (ir.Binary, ir.Unary, ir.Reduce, ir.Scan)):
-            self._stays(node)
+        if (stay := whole.stays(self, node)) is not None:
+            self._oblige("overflow", node, stay[0], (*self._huge(), *stay[1]))
         for child in ir.children(node):
             self.look(child)  # type: ignore[arg-type]
 
-    def _stays(self, node: ir.Expr) -> None:
-        """An integer that may leave 64 bits, where the ends of what it is made of do not exclude it."""
-        if isinstance(node, ir.Binary) and node.op not in ("add", "sub", "mul", "shl"):
-            return
-        made = self.resolve(node)
-        if isinstance(node, ir.Reduce):
-            assert isinstance(made, ir.Load)
-            low, high = self.limits.get(made.tensor, self.ends(made))
-        elif isinstance(node, ir.Scan):
-            each, r = self.ends(self.resolve(node.x)), self.ranges[node.over]
-            lanes = self.ends(r.stop)[1] - self.ends(r.start)[0] if r.whole else LONGEST_TILE
-            low, high = min(0, each[0] * lanes), max(0, each[1] * lanes)
-        else:
-            low, high = self.ends(made)
-        if low < LEAST or high > MOST:
-            parts = (made.a, made.b) if isinstance(made, ir.Binary) else ()
-            beyond = [p for p in parts if self.ends(p)[0] < LEAST or self.ends(p)[1] > MOST]
-            stay = tuple(f for p in beyond for f in between(ir.const(LEAST), p, ir.const(MOST)))
-            self._oblige("overflow", node, every(between(ir.const(LEAST), made, ir.const(MOST))), (*self._huge(), *stay))
+    def _ends(self, s: ir.SpanAxis | ir.For, at: ir.Expr) -> None:
+        """The ends of an axis, which are said of the expression where it begins or ends."""
+        goal = whole.axis_stays(self, s)
+        if goal is not None:
+            self._oblige("overflow", at, goal, self._huge(), position=1)
 
     def _huge(self) -> tuple[ir.Expr, ...]:
         """No extent reaches 2**48: memory is smaller, and the launch refuses it where strides of 0 would allow it."""
@@ -320,12 +313,12 @@ class Walk(Symbols):
         self.look(node)
         self.facts.pop()
 
-    def _oblige(self, kind: Kind, node: ir.Expr, goal: ir.Expr, more: tuple[ir.Expr, ...] = ()) -> None:
+    def _oblige(self, kind: Kind, node: ir.Expr, goal: ir.Expr, more: tuple[ir.Expr, ...] = (), position: int = 0) -> None:
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
-            made = Obligation(kind, described(node), facts, goal, node.span)
-            if made not in self.obligations[-2:]:  # both ends of one split ask the same
+            made = Obligation(kind, described(node), facts, goal, node.span, position=position)
+            if made not in self.obligations[-4:]:  # both ends of one split ask the same
                 self.obligations.append(made)
 
     def _access(self, node: ir.Load | ir.Store, tensor: str, indices: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> None:

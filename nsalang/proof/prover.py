@@ -20,11 +20,11 @@ from nsalang.base.dtypes import I64, DType
 from nsalang.ir.intervals import conjuncts
 from nsalang.proof import smt
 from nsalang.proof.claims import coverage, hypotheses, overlaps, races, views
+from nsalang.proof.ends import Ranges
 from nsalang.proof.lemmas import Book, bare, complete, substitute
 from nsalang.proof.loops import Carried
 from nsalang.proof.obligations import Obligation, Walk, start
 from nsalang.proof.reason import Reason, every
-from nsalang.proof.symbols import Ranges
 from nsalang.proof.trials import holds, satisfied
 
 Verdict = Literal["PROVED", "REFUTED", "UNKNOWN"]

@@ -2,8 +2,9 @@
 
 Integers are mathematical. Each query has a context of its own, a fixed seed and a resource limit (never a clock), so that a verdict does not
 depend on what was asked before. Division and modulo floor, as the language says: Z3's are Euclidean, which is the same for a positive divisor,
-and a divisor that may be negative is spelled out. What cannot be expressed (floats, reductions) is an unknown of its own: that can only lose
-facts, so PROVED stays sound, and a counterexample is replayed before anybody is told.
+and a divisor that may be negative is spelled out. What cannot be expressed (floats, reductions) is an unknown of its own, with the range of its
+dtype: that can only lose facts, so PROVED stays sound as long as no goal is about that range (see ``whole``), and a counterexample is replayed
+before anybody is told.
 """
 
 from __future__ import annotations
@@ -309,6 +310,8 @@ class Encoder:
             case ir.Cast() if node.x.dtype.is_integer:
                 x = self.integer(node.x)
                 return x if node.mode != "wrap" and node.dtype.kind == "signed" else self._wrapped(x, node.dtype)
+            case ir.Bitcast() if node.x.dtype.is_integer:
+                return self._wrapped(self.integer(node.x), node.dtype)
         return self.unknown(node)
 
     def _wrapped(self, x: Any, dtype: DType) -> Any:
@@ -340,11 +343,23 @@ class Encoder:
                 result = a * 2**constant
             case "shr" if isinstance(constant, int) and 0 <= constant < 64:
                 return a / self._number(2**constant)
+            case "shl" | "shr":
+                result = self._shifted(node, a, b)
             case "and" if isinstance(constant, int) and constant >= 0 and (constant & (constant + 1)) == 0:
                 return a % self._number(constant + 1)
             case _:
                 return self.unknown(node)
         return self._wrapped(result, node.dtype) if node.dtype.kind == "unsigned" else result
+
+    def _shifted(self, node: ir.Binary, a: Any, b: Any) -> Any:
+        """A shift by an amount that only a launch knows, as one case for each; by an amount out of range anything at all."""
+        import z3
+
+        result = self.symbol(f"shifted{len(self.integers)}")
+        for amount in range(node.dtype.bits):
+            power = self._number(2**amount)
+            result = z3.If(b == amount, a * power if node.op == "shl" else a / power, result)
+        return result
 
     def _product(self, a: Any, b: Any) -> Any:
         import z3

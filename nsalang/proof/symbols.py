@@ -12,46 +12,27 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
-from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
+from nsalang.ir.intervals import LONGEST_TILE
+from nsalang.proof.ends import Ends, Ranges
 from nsalang.proof.forms import between, counted
-from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute
+from nsalang.proof.lemmas import Book, Count, Definition, bare, index, lemma_name, substitute
 from nsalang.proof.reason import every, implies, negated
 
 
-@dataclass(frozen=True, slots=True)
-class Ranges:
-    """The facts about one index variable: ``start <= index < stop``, and below ``extra`` too. ``whole``: a reduction over it sees all of it,
-    not just the block of a tile."""
-
-    name: str
-    start: ir.Expr
-    stop: ir.Expr
-    extra: ir.Expr | None = None
-    whole: bool = False
-
-    def facts(self, at: ir.Expr | None = None) -> tuple[ir.Expr, ...]:
-        here = at or index(self.name)
-        made = (ir.binary("le", self.start, here), ir.binary("lt", here, self.stop))
-        return made if self.extra is None else (*made, ir.binary("lt", here, self.extra))
-
-
 @dataclass(slots=True)
-class Symbols:
+class Symbols(Ends):
     """What each variable stands for at a point of a kernel, and what is known of the unknowns. ``written``: the memory that some store writes.
     ``scope``: the index variables of the grid and of the loops here. ``uniform``: unknowns that are the same for all lanes of one block of a
-    loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``limits``: the ends of
-    unknowns; ``lanes``: of what a sum adds for one lane of an axis; ``changes``: a loop's result as what it was before and the ends of the change."""
+    loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``summed``: the ends
+    of what a sum adds for one lane of an axis; ``changes``: a loop's result as what it was before and the ends of the change."""
 
-    kernel: ir.Kernel
     written: frozenset[str] = frozenset()
     values: dict[str, ir.Expr] = field(default_factory=dict)
     scope: tuple[str, ...] = ()
-    ranges: dict[str, Ranges] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
     memo: dict[object, ir.Expr] = field(default_factory=dict)
     chains: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
-    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
-    lanes: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
+    summed: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
     changes: dict[str, tuple[ir.Expr, tuple[int, int]]] = field(default_factory=dict)
     uniform: set[tuple[str, str]] = field(default_factory=set)
     fresh: int = 0
@@ -102,7 +83,7 @@ class Symbols:
         on = tuple(dict.fromkeys((*self.scope, *axes)))
         tensor = f"{name}#{self.fresh}"
         # The number may be a trial's, whose unknowns are gone.
-        for known in (self.book.definitions, self.limits, self.lanes, self.changes):
+        for known in (self.book.definitions, self.limits, self.sides, self.summed, self.changes):
             known.pop(tensor, None)
         self.uniform -= {(tensor, a) for a in self.ranges}
         return ir.Load(dtype, on, tensor, tuple(index(a) for a in on))
@@ -124,7 +105,7 @@ class Symbols:
             self.limits[made.tensor] = self._reduced(n)
             self.uniform |= {(made.tensor, axis) for axis in n.over}
             if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
-                self.lanes[made.tensor] = (n.over[0], self.ends(n.x))
+                self.summed[made.tensor] = (n.over[0], self.ends(n.x))
         return self.memo[key]
 
     def _reduced(self, n: ir.Reduce) -> tuple[int, int]:
@@ -234,67 +215,6 @@ class Symbols:
         found_count, found_total = self.memo[key], self.memo[(key, "total")]
         assert isinstance(found_count, ir.Load) and isinstance(found_total, ir.Load)
         return replace(found_count, indices=(*found_count.indices[:-1], index(r.name))), found_total
-
-    def ends(self, e: ir.Expr) -> tuple[int, int]:
-        """The least and the greatest value that an integer can have, not cut to 64 bits, by the ends of its parts."""
-        match e:
-            case ir.Const():
-                return int(e.value), int(e.value)
-            case ir.Dim():
-                return 0, DIMS - 1
-            case ir.Scalar():
-                dtype = next((s.dtype for s in self.kernel.scalars if s.name == e.name), e.dtype)
-                return (0, DIMS - 1) if e.name in self.kernel.dims else (int(dtype.min), int(dtype.max))
-            case ir.Index() if e.name in self.ranges:
-                r = self.ranges[e.name]
-                low, high = self.ends(r.start)[0], self.ends(r.stop)[1] - 1
-                return low, max(low, high)
-            case ir.Load() if e.tensor in self.limits:
-                return self.within(self.limits[e.tensor], e.dtype)
-            case ir.Load() if e.tensor.startswith(("count of ", "total of ", "search ", "rank of ")):
-                return 0, DIMS
-            case ir.Cast() if e.x.dtype is BOOL:
-                return 0, 1
-            case ir.Cast() if e.mode == "convert" and e.x.dtype.is_integer and e.dtype.kind == "signed":
-                return self.within(self.ends(e.x), e.dtype)
-            case ir.Where() | ir.Binary(op="min" | "max"):
-                a, b = self.ends(e.a), self.ends(e.b)
-                if isinstance(e, ir.Where):
-                    return min(a[0], b[0]), max(a[1], b[1])
-                pick = min if e.op == "min" else max
-                return pick(a[0], b[0]), pick(a[1], b[1])
-            case ir.Full():
-                return self.ends(e.value)
-            case ir.Unary(op="neg") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return -high, -low
-            case ir.Unary(op="abs") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return 0, max(abs(low), abs(high))
-            case ir.Binary() if e.dtype.kind == "signed":
-                a, b = self.within(self.ends(e.a), e.dtype), self.within(self.ends(e.b), e.dtype)
-                match e.op:
-                    case "add":
-                        return a[0] + b[0], a[1] + b[1]
-                    case "sub":
-                        return a[0] - b[1], a[1] - b[0]
-                    case "mul":
-                        corners = [x * y for x in a for y in b]
-                        return min(corners), max(corners)
-                    case "shl":
-                        corners = [x << y for x in a for y in (max(0, min(b[0], 63)), max(0, min(b[1], 63)))]
-                        return min(corners), max(corners)
-                    case "floordiv" if b[0] > 0:
-                        corners = [x // y for x in a for y in b]
-                        return min(corners), max(corners)
-                    case "mod" if b[0] > 0:
-                        return 0, b[1] - 1
-        dtype = e.dtype
-        return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
-
-    def within(self, ends: tuple[int, int], dtype: DType) -> tuple[int, int]:
-        # What leaves its range here is an obligation of the part, or of the conversion.
-        return max(ends[0], int(dtype.min)), min(max(ends[1], ends[0]), int(dtype.max))
 
     def own_axes(self, value: ir.Expr) -> tuple[str, ...]:
         """The index variables on which a value may depend."""

@@ -47,6 +47,9 @@ def evaluate(node: ir.Expr, names: Mapping[str, Number], element: Element = no_e
             if x is None or node.dtype.is_float:
                 return None
             return _wrapped(int(x), node.dtype, node.mode == "wrap")
+        case ir.Bitcast() if node.x.dtype.is_integer and node.dtype.is_integer:
+            x = evaluate(node.x, names, element)
+            return None if x is None else _wrapped(int(x), node.dtype, True)
         case ir.Border():
             n, parts, g = (evaluate(e, names, element) for e in (node.n, node.parts, node.g))
             if n is None or parts is None or g is None or parts == 0:

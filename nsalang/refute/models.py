@@ -33,6 +33,8 @@ MOST_PROMISED = 2000
 """Elements whose promises one query completes, at most."""
 PATTERNS = range(9)
 """Data that the model leaves open: 0, 1, -1, counting, and random; all data are from FREE on: the model's may follow from what was made up."""
+EXTREMES = (9, 10)
+"""More data, for integers that leave their range: the greatest of each dtype, and the least."""
 FREE = 6
 
 
@@ -116,6 +118,9 @@ def _plain(dtype: DType, shape: tuple[int, ...], pattern: int, size: int, seed: 
         return numerics.to_memory(values.to(numerics.native(dtype)), dtype).view(numerics.memory_dtype(dtype)).reshape(shape)
     whole = torch.tensor(chosen.choices(range(-1, size + 2), k=count), dtype=torch.int64)
     whole = whole if pattern > 3 else torch.arange(count) % max(1, size) if pattern == 3 else torch.full((count,), fixed[pattern])
+    if pattern in EXTREMES and dtype is not BOOL:
+        whole = torch.full((count,), int(dtype.max if pattern == EXTREMES[0] else dtype.min), dtype=torch.int64)
+        return whole.to(numerics.memory_dtype(dtype)).reshape(shape)
     whole = whole % 2 if dtype is BOOL else whole.clamp(max(int(dtype.min), -1), min(int(dtype.max), 2**62))
     return whole.to(numerics.memory_dtype(dtype)).reshape(shape)
 

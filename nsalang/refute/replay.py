@@ -19,7 +19,7 @@ from nsalang import ir
 from nsalang.interp.run import Fault, Run, interpret
 from nsalang.proof.obligations import Obligation
 from nsalang.refute.evaluate import Element, Number, evaluate
-from nsalang.refute.models import LARGEST, PATTERNS, Launch, everything, inside, launches
+from nsalang.refute.models import EXTREMES, LARGEST, PATTERNS, Launch, everything, inside, launches
 
 MOST_INSTANCES = 5000
 
@@ -47,7 +47,8 @@ def seen(kernel: ir.Kernel, obligation: Obligation, model: Mapping[str, int]) ->
     loads = [n for e in (*obligation.facts, obligation.goal) for n in ir.walk(e) if isinstance(n, ir.Load)]
     # A model of nothing but whole numbers says all that the obligation depends on.
     certain = not any(n.dtype.is_float or n.tensor not in given for n in loads)
-    for launch in launches(kernel, model, (0, 3) if certain else PATTERNS):
+    extremes = EXTREMES if obligation.kind in ("overflow", "fits") else ()
+    for launch in launches(kernel, model, (*((0, 3) if certain else PATTERNS), *extremes)):
         extents = [evaluate(g.extent, launch.names) for g in kernel.grid]
         count = math.prod(int(e or 0) for e in extents)
         if sum(int(e or 0) for e in extents) > LARGEST:
@@ -146,8 +147,18 @@ class _Watch:
                 operand = node.b
             case ir.Cast() if o.kind == "fits":
                 operand = node.x
+            case ir.Cast():
+                return
             case _ if o.kind == "overflow":
-                operand = node
+                if isinstance(node, ir.Binary) and node.op in ("floordiv", "shl"):
+                    # A divisor of 0 and an amount out of range are other obligations.
+                    b = run.aligned(node.axes, node.b)[0].data
+                    lanes = lanes & ((b != 0) if node.op == "floordiv" else (b >= 0) & (b < node.dtype.bits))
+                if isinstance(node, ir.Border):
+                    n, parts = (run.aligned(node.axes, e)[0].data for e in (node.n, node.parts))
+                    lanes = lanes & (parts > 0) & (n >= 0)
+                self._wrong(run, node, lanes, None)
+                return
             case _:
                 return
         (x,) = run.aligned(node.axes, operand)
@@ -158,7 +169,7 @@ class _Watch:
             lanes = lanes & ((values < 0) | (values >= node.dtype.bits))
         elif x.lost is not None and o.kind == "fits":
             lanes = lanes & ~x.lost
-        self._wrong(run, node, lanes, None if o.kind == "overflow" else values)
+        self._wrong(run, node, lanes, values)
 
     def _wrong(self, run: Run, node: ir.Expr, lanes: Tensor, values: Tensor | None) -> None:
         """An operation goes wrong in these lanes, because of these operands."""
