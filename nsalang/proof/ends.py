@@ -86,6 +86,8 @@ class Ends:
                 return low, max(low, high)
             case ir.Load() if e.tensor in self.limits:
                 return self.within(self.limits[e.tensor], e.dtype)
+            case ir.Load() if e.dtype.kind == "signed" and any(t.name == e.tensor for t in self.kernel.arrays):
+                return self.within(self.numbers(self._promised(e)), e.dtype)
             case ir.Load() if e.tensor.startswith(("count of ", "total of ", "search ", "rank of ")):
                 return 0, DIMS
             case ir.Cast() if e.x.dtype is BOOL:
@@ -246,6 +248,21 @@ class Ends:
     def times(self, each: Sides, lanes: ir.Expr) -> Sides:
         low = folded("sub", ir.const(0), self.positive(folded("sub", ir.const(0), each[0])))
         return folded("mul", low, lanes), folded("mul", self.positive(each[1]), lanes)
+
+    def numbers(self, sides: Sides) -> tuple[int, int]:
+        """Sides of sums as numbers: a side of dimensions is no further from 0 than with the largest ones."""
+        return self._extreme(sides[0])[0], self._extreme(sides[1])[1]
+
+    def _extreme(self, side: ir.Expr) -> tuple[int, int]:
+        """Between what a side lies, exactly: its parts are no obligations, so that nothing is cut."""
+        match side:
+            case ir.Binary(op="add" | "sub" | "mul" | "min" | "max" | "floordiv" as op):
+                a, b = self._extreme(side.a), self._extreme(side.b)
+                if op == "floordiv" and not b[0] > 0:
+                    return min(a[0], -a[1]), max(a[1], -a[0])
+                corners = [computed(op, x, y, 64) or 0 for x in a for y in b]
+                return min(corners), max(corners)
+        return self.ends(side)
 
     def products(self, n: ir.Dot) -> Sides:
         """Between what a contraction of integers lies: a term is a product of two of i8."""

@@ -13,7 +13,7 @@ from math import prod
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.ir.intervals import LONGEST_TILE
-from nsalang.proof.ends import Ends, Ranges
+from nsalang.proof.ends import Ends, Ranges, Sides
 from nsalang.proof.forms import between, counted
 from nsalang.proof.lemmas import Book, Count, Definition, bare, index, lemma_name, substitute
 from nsalang.proof.reason import every, implies, negated
@@ -58,6 +58,8 @@ class Symbols(Ends):
                     return self._reduction(n)
                 case ir.Scan():
                     return self._scan(n)
+                case ir.Dot() if n.dtype.is_integer and n.acc is None:
+                    return self._dot(n)
             return n
 
         return ir.rewrite(node, rule)
@@ -148,11 +150,31 @@ class Symbols(Ends):
             case "sum" if n.dtype.kind == "signed" and len(over) == 1:
                 flag = counted(n.x)
                 if flag is None:
-                    return (), None
+                    return self.bounded(made, n.x, n.over, self.added_up(n.x, n.over)), None
                 r = over[0]
                 room = ir.binary("max", ir.binary("sub", r.stop, r.start), ir.const(0))
                 return (ir.binary("le", zero, made), ir.binary("le", made, room)), Count(flag, r.name)
+            case "sum" if n.dtype.kind == "signed":
+                return self.bounded(made, n.x, n.over, self.added_up(n.x, n.over)), None
         return (), None
+
+    def bounded(self, made: ir.Load, x: ir.Expr, over: tuple[str, ...], sides: Sides) -> tuple[ir.Expr, ...]:
+        """What is added up along axes lies between these sides, wherever the other index variables that ``x`` and the axes speak of exist."""
+        self.sides[made.tensor] = sides
+        speak = [x, *(e for a in over for e in (self.ranges[a].start, self.ranges[a].stop))]
+        names = dict.fromkeys(n.name for e in speak for n in ir.walk(e) if isinstance(n, ir.Index) and n.name not in over)
+        here = every(f for name in names if name in self.ranges for f in self.ranges[name].facts())
+        return tuple(implies(here, f) for f in between(sides[0], made, sides[1]))
+
+    def _dot(self, n: ir.Dot) -> ir.Expr:
+        key = (n, self.scope)
+        if key not in self.memo:
+            made = self.unknown("dot", n.dtype, tuple(a for a in n.axes if a != n.over))
+            sides = self.products(n)
+            self.define(made, self.bounded(made, ir.const(0), (n.over,), sides))
+            self.limits[made.tensor] = self.numbers(sides)
+            self.memo[key] = made
+        return self.memo[key]
 
     def witness(self, made: ir.Load, axis: str) -> ir.Expr:
         """An unknown lane of an axis, for a reduction."""
@@ -168,8 +190,12 @@ class Symbols(Ends):
         made: ir.Expr
         if flag is None or n.dtype.kind != "signed" or n.reverse:
             made = self.unknown("scan", n.dtype, n.axes)
-            if flag is not None and n.dtype.kind == "signed":
-                self.define(made, (ir.binary("le", ir.const(0), made),))
+            if n.dtype.kind == "signed":
+                sides = self.added_up(n.x, (n.over,))
+                facts = self.bounded(made, n.x, (n.over,), sides)
+                inside = every(self.ranges[n.over].facts())
+                self.define(made, tuple(implies(inside, f) for f in facts))
+                self.limits[made.tensor] = self.numbers(sides)
         else:
             exclusive = next((position for axis, p, position in self.chains if axis == n.over and p == flag), None)
             if exclusive is None and r.whole:
