@@ -265,8 +265,11 @@ class Ends:
         return self.ends(side)
 
     def products(self, n: ir.Dot) -> Sides:
-        """Between what a contraction of integers lies: a term is a product of two of i8."""
+        """Between what a contraction of integers lies."""
+        return self.times(self.term(n), self.lanes((n.over,)))
+
+    def term(self, n: ir.Dot) -> Sides:
+        """Between what one term of a contraction lies: a product of two of i8."""
         a, b = n.a.dtype, n.b.dtype
         terms = [int(x) * int(y) for x in (a.min, a.max) for y in (b.min, b.max)]
-        low, high = self.times((ir.const(min(terms)), ir.const(max(terms))), self.lanes((n.over,)))
-        return low, high
+        return ir.const(min(terms)), ir.const(max(terms))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL
-from nsalang.proof.ends import Ranges
+from nsalang.proof.ends import Ranges, Sides, ceiling, floor, folded
 from nsalang.proof.forms import added, added_one, between, scaled, tidy
 from nsalang.proof.lemmas import DIMS, index
 from nsalang.proof.reason import every, implies
@@ -32,40 +32,44 @@ class Chained:
     flag: ir.Expr
 
 
-def moves(at: Symbols, s: ir.For, r: Ranges, c: Carried) -> tuple[int, int] | None:
-    """By how much a variable changes at most in all iterations together, where one iteration adds something to it."""
-    rounds = at.ends(r.stop)[1] - at.ends(r.start)[0]
+def moves(at: Symbols, s: ir.For, r: Ranges, c: Carried) -> Sides | None:
+    """Between what a variable changes in all iterations together, or in the first so many, where one iteration adds something to it."""
     one = change(at, c.step, c.symbol, s.index)
-    return None if one is None or rounds > 2 * DIMS else (min(0, one[0]) * max(0, rounds), max(0, one[1]) * max(0, rounds))
+    if one is None or at.ends(r.stop)[1] - at.ends(r.start)[0] > 2 * DIMS:
+        return None
+    return at.times(one, at.positive(folded("sub", at.outer(r.stop)[1], at.outer(r.start)[0])))
 
 
-def change(at: Symbols, step: ir.Expr, symbol: ir.Load, axis: str) -> tuple[int, int] | None:
-    """The ends of what a step adds to a symbol; of a sum over the loop's own lanes, for one lane."""
+def change(at: Symbols, step: ir.Expr, symbol: ir.Load, axis: str) -> Sides | None:
+    """Between what a step adds to a symbol; of a sum over the loop's own lanes, for one lane."""
     if step == symbol:
-        return 0, 0
+        return ir.const(0), ir.const(0)
     match step:
         case ir.Where():
             a, b = change(at, step.a, symbol, axis), change(at, step.b, symbol, axis)
-            return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
+            return None if a is None or b is None else (floor((a[0], b[0])), ceiling((a[1], b[1])))
         case ir.Load() if step.tensor in at.changes:
-            entry, (low, high) = at.changes[step.tensor]
+            entry, by = at.changes[step.tensor]
             inner = change(at, entry, symbol, axis)
-            return None if inner is None else (inner[0] + low, inner[1] + high)
+            return None if inner is None else plus(inner, by)
         case ir.Binary(op="add" | "sub"):
             for base, more in ((step.a, step.b), (step.b, step.a)) if step.op == "add" else ((step.a, step.b),):
                 inner = change(at, base, symbol, axis)
                 if inner is not None:
-                    of, lane = at.summed.get(more.tensor, ("", (0, 0))) if isinstance(more, ir.Load) else ("", (0, 0))
-                    low, high = lane if of == axis else at.ends(more)
+                    of, lane = at.summed.get(more.tensor, ("", None)) if isinstance(more, ir.Load) else ("", None)
+                    low, high = lane if of == axis and lane is not None else at.outer(more)
                     if step.op == "sub":
-                        low, high = -high, -low
-                    return inner[0] + low, inner[1] + high
+                        low, high = folded("sub", ir.const(0), high), folded("sub", ir.const(0), low)
+                    return plus(inner, (low, high))
     return None
 
 
-def moved(at: Symbols, entry: ir.Expr, by: tuple[int, int]) -> tuple[int, int]:
-    low, high = at.ends(entry)
-    return low + by[0], high + by[1]
+def plus(a: Sides, b: Sides) -> Sides:
+    return folded("add", a[0], b[0]), folded("add", a[1], b[1])
+
+
+def moved(at: Symbols, entry: ir.Expr, by: Sides) -> Sides:
+    return plus(at.outer(entry), by)
 
 
 def counts(at: Symbols, s: ir.For, made: Chained, step: ir.Expr) -> ir.Expr | None:

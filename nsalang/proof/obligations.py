@@ -14,7 +14,7 @@ from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
 from nsalang.ir.intervals import conjuncts
 from nsalang.proof import whole
-from nsalang.proof.ends import Ranges
+from nsalang.proof.ends import Ranges, Sides
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
 from nsalang.proof.lemmas import DIMS, substitute
 from nsalang.proof.loops import Carried, chain, counts, moved, moves
@@ -199,11 +199,12 @@ class Walk(Symbols):
         by = {c.name: ends for c in plain if (ends := moves(self, s, r, c)) is not None}
         for c in plain:
             if c.name in by:
-                self.limits[c.symbol.tensor] = moved(self, c.entry, by[c.name])
+                self._lies(c.symbol, moved(self, c.entry, by[c.name]))
         before = tuple(self.facts)
         found = self.invariants(self, s, r, tuple(plain), before) if plain else ()
         for c in plain:
-            self.define(c.symbol, tuple(implies(every(before), f) for f in found if c.symbol in ir.walk(f)))
+            kept = [*(f for f in found if c.symbol in ir.walk(f)), *self._sided(c.symbol)]
+            self.define(c.symbol, tuple(implies(every(before), f) for f in kept))
         self.values |= symbols | {n: made.inside for n, made in chained.items()}
         seen, numbers, memo = (len(self.accesses), len(self.obligations)), (self.fresh, self.epoch), dict(self.memo)
         self.block(s.body)
@@ -222,9 +223,9 @@ class Walk(Symbols):
         self.values = {**entered, **left, **{n: made.after for n, made in chained.items()}}
         for c in plain:
             if c.name in by:
-                self.limits[left[c.name].tensor] = moved(self, c.entry, by[c.name])
+                self._lies(left[c.name], moved(self, c.entry, by[c.name]))
                 self.changes[left[c.name].tensor] = (c.entry, by[c.name])
-            facts = []
+            facts = [implies(every(outside), f) for f in self._sided(left[c.name])]
             for f in found:
                 if c.symbol in ir.walk(f):
                     f = replace_terms(f, {symbols[n]: left[n] for n in left})
@@ -232,6 +233,13 @@ class Walk(Symbols):
                         f = substitute(f, {s.index: ir.binary("max", r.start, r.stop)})
                     facts.append(implies(every(outside), f))
             self.define(left[c.name], tuple(facts))
+
+    def _lies(self, made: ir.Load, sides: Sides) -> None:
+        self.sides[made.tensor], self.limits[made.tensor] = sides, self.numbers(sides)
+
+    def _sided(self, made: ir.Load) -> tuple[ir.Expr, ...]:
+        """That an unknown lies between its sides."""
+        return between(self.sides[made.tensor][0], made, self.sides[made.tensor][1]) if made.tensor in self.sides else ()
 
     def _back(self, seen: tuple[int, int], numbers: tuple[int, int], memo: dict[object, ir.Expr]) -> None:
         """Forget what came after."""

@@ -32,8 +32,8 @@ class Symbols(Ends):
     book: Book = field(default_factory=Book)
     memo: dict[object, ir.Expr] = field(default_factory=dict)
     chains: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
-    summed: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
-    changes: dict[str, tuple[ir.Expr, tuple[int, int]]] = field(default_factory=dict)
+    summed: dict[str, tuple[str, Sides]] = field(default_factory=dict)
+    changes: dict[str, tuple[ir.Expr, Sides]] = field(default_factory=dict)
     uniform: set[tuple[str, str]] = field(default_factory=set)
     fresh: int = 0
     epoch: int = 0
@@ -107,7 +107,7 @@ class Symbols(Ends):
             self.limits[made.tensor] = self._reduced(n)
             self.uniform |= {(made.tensor, axis) for axis in n.over}
             if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
-                self.summed[made.tensor] = (n.over[0], self.ends(n.x))
+                self.summed[made.tensor] = (n.over[0], self.outer(n.x))
         return self.memo[key]
 
     def _reduced(self, n: ir.Reduce) -> tuple[int, int]:
@@ -173,6 +173,7 @@ class Symbols(Ends):
             sides = self.products(n)
             self.define(made, self.bounded(made, ir.const(0), (n.over,), sides))
             self.limits[made.tensor] = self.numbers(sides)
+            self.summed[made.tensor] = (n.over, self.term(n))
             self.memo[key] = made
         return self.memo[key]
 

@@ -236,6 +236,82 @@ def bounded(x: i64[N], y: Out[i64[N]]):
 """,
         id="S1-promised",
     ),
+    pytest.param(
+        """
+def span_sum(x: i32[M, 64], y: Out[i32[M]]):
+    promise(0 <= x <= 10)
+    n = span(64)
+    for m in grid(M):
+        y[m] = sum(x[m, n], axis=n)
+""",
+        id="P-sums_span_sum",
+    ),
+    pytest.param(
+        """
+def dots64(a: i8[M, 64], b: i8[64, N], y: Out[i32[M, N]]):
+    k = span(64)
+    for m, n in grid(tile(M), tile(N)):
+        y[m, n] = i32(dot(a[m, k], b[k, n], axis=k))
+""",
+        id="P-sums_dots64",
+    ),
+    pytest.param(
+        """
+def tilesum(x: i32[M, N], y: Out[i32[M]]):
+    require(N <= 1000)
+    promise(0 <= x <= 10)
+    for m in grid(M):
+        used = 0
+        for n in tile(N):
+            used = used + sum(x[m, n], axis=n)
+        y[m] = used
+""",
+        id="P-sums_tilesum",
+    ),
+    pytest.param(
+        """
+def rangesum(x: i32[M, N], y: Out[i32[M]]):
+    require(N <= 1000)
+    promise(0 <= x <= 10)
+    for m in grid(M):
+        used = 0
+        for n in range(N):
+            used = used + x[m, n]
+        y[m] = used
+""",
+        id="P-sums_rangesum",
+    ),
+    pytest.param(
+        """
+def scan(x: i32[M, 64], y: Out[i32[M, 64]]):
+    promise(0 <= x <= 10)
+    n = span(64)
+    for m in grid(M):
+        y[m, n] = cumsum(x[m, n], axis=n, reverse=True)
+""",
+        id="P-sums_scan",
+    ),
+    pytest.param(
+        """
+def cumcount(x: i32[M, 64], y: Out[i32[M, 64]]):
+    n = span(64)
+    for m in grid(M):
+        y[m, n] = i32(cumsum(x[m, n] > 0, axis=n, reverse=True, exclusive=True) + 1)
+""",
+        id="P-sums_cumcount",
+    ),
+    pytest.param(
+        """
+def gemm(a: i8[M, K], b: i8[K, N], y: Out[i32[M, N]]):
+    require(K <= 4096)
+    for m, n in grid(tile(M), tile(N)):
+        acc = zeros(m, n, dtype=i64)
+        for k in tile(K):
+            acc = acc + dot(a[m, k], b[k, n], axis=k)
+        y[m, n] = i32(acc)
+""",
+        id="P-sums_gemm",
+    ),
 ]
 
 
@@ -254,6 +330,17 @@ def test_refuted(text: str, kind: str, what: str) -> None:
 @pytest.mark.parametrize("text", RIGHT)
 def test_proved(text: str) -> None:
     assert [j.result.obligation.what for j in judged(text) if j.result.verdict != "PROVED"] == []
+
+
+def test_a_sum_past_its_dtype_is_not_proved() -> None:
+    text = """
+def toomuch(x: i32[M, 64], y: Out[i32[M]]):
+    promise(0 <= x <= 100000000)
+    n = span(64)
+    for m in grid(M):
+        y[m] = sum(x[m, n], axis=n)
+"""
+    assert any(j.result.verdict != "PROVED" and j.result.obligation.kind == "fits" for j in judged(text))
 
 
 def test_the_table_names_every_integer_operation() -> None:
