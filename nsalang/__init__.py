@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 from nsalang.version import VERSION as __version__
 
 _WHERE = {
-    "Compiled": "nsalang.build.pipeline",
+    "Compiled": "nsalang.build.compiled",
     "Kernel": "nsalang.launch.kernel",
     "Module": "nsalang.launch.kernel",
     "NsaError": "nsalang.base.source",

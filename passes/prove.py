@@ -64,7 +64,7 @@ def _implied(kernel: ir.Kernel, results: list[Result]) -> list[ir.Require]:
         if result.why == "require" and bound is not None:
             for part in conjuncts(bound):
                 if part not in found and all(part != r.condition for r in kernel.requires):
-                    found[part] = ir.Require(part, text(part), implied=True, because=f"the size of '{o.what}'", span=o.span)
+                    found[part] = ir.Require(part, text(part), because=f"the size of '{o.what}'", span=o.span)
     return list(found.values())
 
 

@@ -434,15 +434,15 @@ def test_run_says_where_a_kernel_leaves_its_tensors(capfd: pytest.CaptureFixture
 
 def test_run_takes_the_help_of_its_own_error(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     sums = tmp_path / "sums.nsa"
-    sums.write_text("def f(x: i32[N], y: Out[i32[1]]):\n    for b in grid(1):\n        s = 0\n"
-                    "        for n in tile(N):\n            s = s + sum(x[n], axis=n)\n        y[b] = s\n")  # fmt: skip
+    sums.write_text("def f(x: i64[N], y: Out[i32[1]]):\n    require(N < 1000)\n    promise(0 <= x < 9)\n    for b in grid(1):\n        s = 0\n"
+                    "        for n in tile(N):\n            s = sum(x[n], axis=n) - s\n        y[b] = s\n")  # fmt: skip
     code, _, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu")
     assert code == 1 and "--allow unknown" in err
     assert "help: u32 wraps at 2**32" in err and "help: 'wrap(…, i32)' keeps the low bits" in err
     assert err.count("stays within 64 bits") == 1  # once, not for each backend
     code, out, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu", "--allow", "unknown")
     assert code == 0 and out.count("agree") == 2
-    wrapped = sums.read_text().replace("s = 0", "s = u32(0)").replace("x[n]", "u32(x[n])").replace("= s\n", "= wrap(s, i32)\n")
+    wrapped = sums.read_text().replace("s = 0", "s = u32(0)").replace("x[n]", "u32(x[n])").replace("] = s\n", "] = wrap(s, i32)\n")
     sums.write_text(wrapped)
     code, out, err = run(capfd, "run", sums, "-D", "N=8", "-t", "cpu")
     assert (code, out.count("agree")) == (0, 2), err

@@ -53,12 +53,15 @@ class GridIndex(Node):
 
 @dataclass(frozen=True, slots=True)
 class Require(Node):
-    """A condition on dimensions and scalars, checked at launch. ``implied``: not written by the author, but by what ``because`` says."""
+    """A condition on dimensions and scalars, checked at launch. ``because``: what implies one that the author did not write."""
 
     condition: Expr
     text: str
-    implied: bool = False
-    because: str = "a division"
+    because: str = ""
+
+    @property
+    def implied(self) -> bool:
+        return self.because != ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,11 +130,11 @@ class _Printer:
         yield from (f"    # {line}" for line in schedule(k.schedule))
         for r in k.requires:
             condition = head.at(r.condition, 0)
-            notes = [f'"{r.text}"'] * (r.text != condition) + ["implied"] * r.implied
+            notes = [f'"{r.text}"'] * (r.text != condition) + [f"implied by {r.because}"] * r.implied
             yield f"    require({condition})" + (f"  # {', '.join(notes)}" if notes else "")
         for h in k.hoists:
             condition = head.at(h.condition, 0)
-            notes = [f'"{h.text}"'] * (h.text != condition) + ["implied"] * h.implied
+            notes = [f'"{h.text}"'] * (h.text != condition) + [f"implied by {h.because}"] * h.implied
             yield f"    hoisted({condition})" + (f"  # {', '.join(notes)}" if notes else "")
         for p in k.promises:
             yield f"    {head.promise(p)}"

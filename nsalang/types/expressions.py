@@ -175,7 +175,7 @@ def imply_positive(scope: Scope, divisor: ir.Expr, node: syntax.Expr) -> None:
     if isinstance(divisor, ir.Dim):
         condition = ir.binary("gt", divisor, ir.const(0), span=node.span)
         if all(r.condition != condition for r in scope.requires):
-            scope.requires.append(ir.Require(condition, f"{divisor.name} > 0", implied=True, span=node.span))
+            scope.requires.append(ir.Require(condition, f"{divisor.name} > 0", because="a division", span=node.span))
 
 
 def _unary(scope: Scope, node: syntax.Unary) -> Operand:

@@ -14,8 +14,8 @@ from example_values import values
 
 import nsalang
 from nsalang.base.target import KNOWN
-from nsalang.build.pipeline import BACKENDS
 from nsalang.toolchain import tilelang_compile
+from nsalang.toolchain.backends import BACKENDS
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = {k.__name__: k for p in sorted((ROOT / "examples").glob("*.nsa")) for k in nsalang.load(str(p)) if k.kind != "program"}
