@@ -25,8 +25,6 @@ TOO_LONG = {
     "nsalang/launch/launcher.py",
     "nsalang/proof/obligations.py",
     "nsalang/proof/smt.py",
-    "nsalang/toolchain/tilelang_compile.py",
-    "nsalang/toolchain/tilelang_cpu.py",
     "nsalang/types/statements.py",
     "nsalang/types/typecheck.py",
     "passes/contraction_tiles.py",
