@@ -22,6 +22,7 @@ from typing import Literal, TypeAlias
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, E8M0, DType
 from nsalang.base.target import Target
+from nsalang.ir import kinds
 from nsalang.ir.intervals import conjuncts
 from nsalang.ir.linear import Facts
 from nsalang.passes import assume, padding
@@ -458,11 +459,11 @@ def _is(held: Held, identity: Number) -> bool:
     """Whether lanes hold an identity; for a sum -0.0 is one too."""
     if held.value is not None:
         return held.value == identity
-    return identity == 0 and isinstance(identity, float) and held.kinds & ~padding.ZERO == 0
+    return identity == 0 and isinstance(identity, float) and held.kinds & ~kinds.ZERO == 0
 
 
 def _is_finite(held: Held, dtype: DType) -> bool:
-    return not dtype.is_float or held.kinds & (padding.NAN | padding.INF) == 0
+    return not dtype.is_float or held.kinds & (kinds.NAN | kinds.INF) == 0
 
 
 def _joined(a: State, b: State) -> State:

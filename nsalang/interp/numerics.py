@@ -21,6 +21,7 @@ from nsalang.interp import wide
 from nsalang.interp.wide import either as _either
 from nsalang.interp.wide import some as _some
 from nsalang.ir import BinaryOp, ReduceOp, UnaryOp
+from nsalang.ir.operations import UNARY
 
 Partial: TypeAlias = tuple[Tensor, Tensor | None]
 """A result, and the lanes on which it has none (None: it has one on all)."""
@@ -142,59 +143,15 @@ def _truncated(x: Tensor, dtype: DType) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------------- operations
 
 
-def _f32_bits(x: Tensor) -> Tensor:
-    """Bits of |x|, as int64."""
-    return x.float().contiguous().view(torch.int32).to(torch.int64) & 0x7FFFFFFF
-
-
-def _pow2_ceil_bits(x: Tensor) -> Tensor:
-    bits = _f32_bits(x)
-    return torch.where(bits > 0x7F800000, bits, (bits + 0x7FFFFF) & 0x7F800000)
-
-
 def unary(op: UnaryOp, x: Tensor, source: DType, dtype: DType) -> Partial:
-    """``op`` of values of ``source``, giving ``dtype`` (only ``ceil_log2`` gives another dtype than its operand's)."""
-    if op == "not":
-        return ~x, None
-    if op == "invert":
-        return wrap(~x, dtype), None
-    if op == "ceil_log2":
-        return (_pow2_ceil_bits(x) >> 23) - 127, None
-    if source.is_integer:
-        assert op in ("neg", "abs"), op
-        return fit(-x if op == "neg" else x.abs(), dtype, wide.negated(x))
-    if op in ("neg", "abs"):
-        return (-x if op == "neg" else x.abs()), None
-    return _float_unary(op, x.float()).to(native(dtype)), None
-
-
-def _float_unary(op: UnaryOp, x: Tensor) -> Tensor:
-    match op:
-        case "exp" | "exp2" | "log" | "log2" | "sigmoid" | "tanh" | "rsqrt":
-            return exact(op, x.double()).float()
-        case "sqrt":
-            # torch's f32 root is not IEEE on every CPU; that of f64, rounded, is: no root of an f32 lies close enough to a tie.
-            return x.double().sqrt().to(x.dtype)
-        case "floor":
-            return x.floor()
-        case "ceil":
-            return x.ceil()
-        case "trunc":
-            return x.trunc()
-        case "round":
-            return x.round()
-        case "pow2_ceil":
-            return _pow2_ceil_bits(x).to(torch.int32).view(torch.float32)
-        case "neg" | "not" | "invert" | "abs" | "ceil_log2":
-            raise AssertionError(op)
-        case _:
-            assert_never(op)
-
-
-def exact(op: str, x: Tensor) -> Tensor:
-    """A transcendental function in f64, whose error is far below what f32 shows."""
-    function = {"exp": torch.exp, "exp2": torch.exp2, "log": torch.log, "log2": torch.log2, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
-    return 1 / x.sqrt() if op == "rsqrt" else function[op](x)
+    """``op`` of values of ``source``, giving ``dtype``."""
+    row = UNARY[op]
+    if source.is_float:
+        # What is not exact is computed in f64, whose error is far below what f32 shows.
+        single = x.float() if row.bound is None else x.double()
+        return row.tensor(single).float().to(native(dtype)) if dtype.is_float else row.tensor(single), None
+    made = row.tensor(x)
+    return (made, None) if dtype is BOOL else fit(made, dtype, wide.negated(x) if row.may_leave else None)
 
 
 _COMPARE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

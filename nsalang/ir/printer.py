@@ -17,6 +17,7 @@ from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, E4M3_FNUZ, F32, I32, I64, DType
+from nsalang.ir.operations import UNARY
 
 
 def print_kernel(kernel: ir.Kernel) -> str:
@@ -63,7 +64,7 @@ def natural(node: ir.Expr) -> DType:
         case ir.Binary():
             return BOOL if node.op in ir.COMPARISONS else node.a.dtype
         case ir.Unary():
-            return I64 if node.op == "ceil_log2" else node.x.dtype
+            return UNARY[node.op].gives or node.x.dtype
         case ir.Where():
             return node.a.dtype
         case ir.Full():

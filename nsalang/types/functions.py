@@ -9,6 +9,8 @@ from nsalang import ir, syntax
 from nsalang.base.constants import Exact, negate
 from nsalang.base.dtypes import BF16, BOOL, F16, F32, I64, U8, U32, DType
 from nsalang.base.source import NsaError, Span
+from nsalang.ir.operations import FUNCTIONS as OPERATIONS
+from nsalang.ir.operations import UNARY
 from nsalang.types.calls import arguments, axes_argument, axis_name, flag, keyword, without
 from nsalang.types.contractions import dot
 from nsalang.types.expressions import (  # fmt: skip
@@ -58,16 +60,14 @@ def _unary(op: ir.UnaryOp) -> Handler:
             return negate(x) if x.value < 0 else x
         v = as_value(x, argument.span)
         assert isinstance(node.function, syntax.Name)
-        if not v.dtype.is_float and not (op == "abs" and v.dtype.is_integer):
-            raise NsaError.at(
-                "NSA0302", f"'{node.function.id}' needs a float; this is {describe(v)}", argument.span, help="convert it: f32(x)"
-            )
-        refuse_narrow(f"'{node.function.id}'", v, argument.span)
-        if op in ("pow2_ceil", "ceil_log2") and v.dtype is not F32:
-            raise NsaError.at(
-                "NSA0302", f"'{node.function.id}' is defined for f32; this is {describe(v)}", argument.span, help="convert it: f32(x)"
-            )
-        return ir.Unary(I64 if op == "ceil_log2" else v.dtype, v.axes, op, v, span=node.span)
+        row, name = UNARY[op], f"'{node.function.id}'"
+        if not v.dtype.is_float and v.dtype not in row.takes:
+            raise NsaError.at("NSA0302", f"{name} needs a float; this is {describe(v)}", argument.span, help="convert it: f32(x)")
+        refuse_narrow(name, v, argument.span)
+        if v.dtype not in row.takes:
+            takes = " and ".join(t.name for t in row.takes if t.is_float)
+            raise NsaError.at("NSA0302", f"{name} is defined for {takes}; this is {describe(v)}", argument.span, help="convert it: f32(x)")
+        return ir.Unary(row.gives or v.dtype, v.axes, op, v, span=node.span)
 
     return handler
 
@@ -333,8 +333,7 @@ def _pack(scope: Scope, node: syntax.Call) -> Operand:
 
 
 FUNCTIONS: Mapping[str, Handler] = {
-    **{name: _unary(name) for name in (
-        "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round")},
+    **{name: _unary(name) for name in OPERATIONS},
     **{name: _reduction(name) for name in ("sum", "max", "min", "absmax", "any", "all", "argmax", "argmin")},
     "maximum": _pair("max"), "minimum": _pair("min"), "clamp": _clamp, "fma": _fma, "where": _where, "bitcast": _bitcast, "wrap": _wrap,
     "cdiv": _cdiv, "cumsum": _cumsum, "rank": _rank, "zeros": _filled, "full": _filled, "dot": dot, "searchsorted": _searchsorted,
