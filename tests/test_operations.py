@@ -13,7 +13,8 @@ from nsalang.base.dtypes import F32, I64, U8
 from nsalang.base.names import NAMES
 from nsalang.ir import kinds
 from nsalang.ir.operations import FUNCTIONS, UNARY, Operator
-from nsalang.lowering import tilelang_values, to_triton
+from nsalang.lowering.tilelang import expressions as tilelang
+from nsalang.lowering.triton import expressions as triton
 from nsalang.passes import fold
 from nsalang.passes.functions import EXPANSIONS
 from nsalang.types import functions
@@ -60,7 +61,7 @@ def test_every_unary_operation_has_a_row_and_a_name() -> None:
     assert set(FUNCTIONS) <= set(NAMES) & set(functions.FUNCTIONS)
 
 
-@pytest.mark.parametrize("table", [to_triton.FUNCTIONS, tilelang_values.FUNCTIONS], ids=["triton", "tilelang"])
+@pytest.mark.parametrize("table", [triton.FUNCTIONS, tilelang.FUNCTIONS], ids=["triton", "tilelang"])
 def test_backends_spell_what_machines_have_and_legalize_expands_the_rest(table: dict[ir.UnaryOp, str]) -> None:
     machine = {op for op, row in UNARY.items() if row.machine}
     assert set(EXPANSIONS) == set(UNARY) - machine

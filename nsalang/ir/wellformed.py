@@ -305,7 +305,7 @@ class _Checker:
 
     def unary(self, node: ir.Unary) -> None:
         row = UNARY[node.op]
-        assert node.x.dtype in row.takes, f"{node.op} of {node.x.dtype}: {text_of(node)}"
+        assert node.x.dtype in row.takes, f"'{node.op}' of {node.x.dtype}: {text_of(node)}"
         if row.gives is not None:
             assert node.dtype.kind == row.gives.kind, f"{node.op} gives {row.gives}: {text_of(node)}"
 
