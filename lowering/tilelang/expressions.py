@@ -21,7 +21,7 @@ INFIX: dict[ir.BinaryOp, str] = {**both.INFIX, "div": "/"}
 CALLS = {"min": "T.min", "max": "T.max", "tdiv": "T.truncdiv", "tmod": "T.truncmod"}
 FUNCTIONS: dict[ir.UnaryOp, str] = {
     "abs": "T.abs", "exp": "T.exp", "exp2": "T.exp2", "log": "T.log", "log2": "T.log2", "sqrt": "T.sqrt", "rsqrt": "T.rsqrt",
-    "floor": "T.floor", "ceil": "T.ceil",
+    "erf": "T.erf", "floor": "T.floor", "ceil": "T.ceil",
 }  # fmt: skip
 IEEE: dict[ir.BinaryOp, str] = {"add": "T.ieee_add", "sub": "T.ieee_sub", "mul": "T.ieee_mul", "div": "T.ieee_fdiv"}
 

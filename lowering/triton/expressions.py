@@ -20,7 +20,7 @@ INFIX: dict[ir.BinaryOp, str] = {**both.INFIX, "tdiv": "//", "tmod": "%"}
 CALLS = {"min": "tl.minimum", "max": "tl.maximum", "div": "tl.div_rn"}
 FUNCTIONS: dict[ir.UnaryOp, str] = {
     "abs": "tl.abs", "exp": "tl.exp", "exp2": "tl.exp2", "log": "tl.log", "log2": "tl.log2", "sqrt": "tl.sqrt_rn", "rsqrt": "tl.rsqrt",
-    "floor": "tl.floor", "ceil": "tl.ceil",
+    "erf": "tl.erf", "floor": "tl.floor", "ceil": "tl.ceil",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from nsalang.base.dtypes import ALL
 from nsalang.base.placeholders import Placeholder, Role
 
 Function: TypeAlias = Literal[
-    "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round",
+    "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round", "erf",
 ]  # fmt: skip
 """Functions of one value: what each means is its row in nsalang.ir.operations."""
 

@@ -205,6 +205,11 @@ UNARY: dict[UnaryOp, Unary] = {
         {NAN: NAN, NINF: NEG, NEG: NEG | NZERO, NZERO: NZERO, PZERO: PZERO, POS: POS | PZERO, PINF: POS}, _always(-1.0, 1.0),
         Bound("2**-21", lambda x, y: (y * 0) + 2.0**-21), machine=False,
     ),
+    "erf": Unary(
+        FLOATS, None, None, math.erf, lambda x: x.erf(),
+        {NAN: NAN, NINF: NEG, NEG: NEG | NZERO, NZERO: NZERO, PZERO: PZERO, POS: POS | PZERO, PINF: POS}, _always(-1.0, 1.0),
+        Bound("relative 2**-22", lambda x, y: y.abs() * 2.0**-22),
+    ),
     "pow2_ceil": Unary(
         (F32,), None, None, _pow2_ceil, _pow2_ceil_of,
         {NAN: NAN, NINF: PINF, NEG: POS | PINF, NZERO: PZERO, PZERO: PZERO, POS: POS | PINF, PINF: PINF}, _NOT_NEGATIVE, machine=False,
