@@ -26,8 +26,6 @@ TOO_LONG = {
     "nsalang/proof/smt.py",
     "nsalang/toolchain/tilelang_compile.py",
     "nsalang/toolchain/tilelang_cpu.py",
-    "nsalang/types/statements.py",
-    "nsalang/types/typecheck.py",
     "passes/contraction_tiles.py",
     "passes/guard.py",
     "tests/gpu_cases.py",
