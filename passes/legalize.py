@@ -17,6 +17,7 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, F32, I32, I64, DType
 from nsalang.base.target import Target
 from nsalang.ir.intervals import Bounds
+from nsalang.ir.operations import REDUCTIONS
 from nsalang.passes.functions import EXPANSIONS, f32, op2, raw, select
 from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.narrow import Narrow
@@ -268,7 +269,7 @@ class _Legal:
                 return self.first_extreme(node)
         if x.dtype.is_narrow_float:
             wide = self.reduce(ir.Reduce(F32, node.axes, node.op, raw(F32, x), node.over, span=node.span))
-            return wide if node.op == "sum" else raw(node.dtype, wide)
+            return wide if node.dtype is F32 else raw(node.dtype, wide)
         if node.op == "absmax":
             size = expression(ir.Unary(x.dtype, x.axes, "abs", x, span=x.span))
             fact = self.reals.of(size)
@@ -279,8 +280,9 @@ class _Legal:
         fact = self.reals.of(x)
         if node.op == "sum":
             return self.from_plus_zero(node, fact) if self.triton else node
-        if self.triton and fact.nan:
-            return ir.Binary(F32, node.axes, node.op, node, f32(-math.inf if node.op == "max" else math.inf), span=node.span)
+        orders = REDUCTIONS[node.op].orders
+        if self.triton and fact.nan and orders is not None:
+            return ir.Binary(F32, node.axes, orders, node, f32(-math.inf if orders == "max" else math.inf), span=node.span)
         return node
 
     def from_plus_zero(self, node: ir.Reduce | ir.Scan, fact: Real) -> ir.Expr:

@@ -23,13 +23,12 @@ from nsalang.ir.kinds import (
     NZERO,
     PINF,
     POS,
-    POSITIVE,
     PZERO,
     ZERO,
     kind_of,
     opposite,
 )  # fmt: skip
-from nsalang.ir.operations import UNARY
+from nsalang.ir.operations import REDUCTIONS, UNARY
 
 Number = int | float | bool
 
@@ -124,14 +123,4 @@ def cast(kinds: int, source: DType, dtype: DType) -> int:
 
 def reduced(op: ir.ReduceOp, kinds: int) -> int:
     """The kinds of a reduction over any number of such values, none included."""
-    match op:
-        case "max":
-            return kinds | NINF
-        case "min":
-            return kinds | PINF
-        case "absmax":
-            return unary("abs", kinds) | PZERO
-        case "sum" if not kinds & (NAN | NEGATIVE):
-            return POSITIVE
-        case _:
-            return ALL
+    return REDUCTIONS[op].kinds(kinds)

@@ -14,7 +14,7 @@ from nsalang.base.constants import round_to
 from nsalang.base.dtypes import F32, DType
 from nsalang.ir import kinds
 from nsalang.ir.intervals import Bounds
-from nsalang.ir.operations import UNARY
+from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.passes import fold, padding
 
 
@@ -79,11 +79,12 @@ class Reals:
                 return self._binary(node)
             case ir.Reduce(op=op):
                 x = self.of(node.x)
-                if op == "sum" and x.lo >= 0:
-                    return Real(0.0, math.inf, x.nan, x.minus_zero)
-                if op in ("max", "absmax"):
-                    return Real(-math.inf, x.hi, x.nan, x.minus_zero)
-                return Real(x.lo, math.inf, x.nan, x.minus_zero) if op == "min" else ANY
+                row = REDUCTIONS[op]
+                if not node.dtype.is_float:
+                    return ANY
+                found = row.kinds(kinds.within(x.lo, x.hi, x.nan, x.minus_zero))
+                # What a backend gives before -0 is mended.
+                return Real(*row.between(x.lo, x.hi), bool(found & kinds.NAN), x.minus_zero or bool(found & kinds.NZERO))
             case _:
                 return ANY
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import ModuleType
 from typing import get_args
 
 import pytest
 
 from nsalang import ir
-from nsalang.base.dtypes import F32, I64, U8
+from nsalang.base.dtypes import BOOL, F32, I64, U8, U32, DType
 from nsalang.base.names import NAMES
+from nsalang.interp import numerics
 from nsalang.ir import kinds
-from nsalang.ir.operations import FUNCTIONS, UNARY, Operator
+from nsalang.ir.operations import FUNCTIONS, REDUCTIONS, UNARY, Operator, ReduceOp
+from nsalang.lowering.tilelang import blocks as tilelang_blocks
 from nsalang.lowering.tilelang import expressions as tilelang
+from nsalang.lowering.triton import blocks as triton_blocks
 from nsalang.lowering.triton import expressions as triton
 from nsalang.passes import fold
 from nsalang.passes.functions import EXPANSIONS
@@ -140,3 +144,70 @@ def test_every_integer_operation_means_something_to_z3() -> None:
             facts = [ir.binary("eq", x, ir.const(5, dtype))]
             assert value is not None
             assert smt.prove(facts, ir.binary("eq", y, ir.const(value, dtype)), {}).answer == "proved", (op, dtype)
+
+
+# ------------------------------------------------------------------------------------------------------------------ reductions
+
+LANES = ((5,), (-7,), (0, 3), (1, 1, 1), (-1, 2, -3, 4), (2, 2, -2), (2**62, 2**62), (-(2**63), 0), (2**63 - 1, 1), (3, 0, 2**62))
+
+
+def test_every_reduction_has_a_row_and_a_name() -> None:
+    assert set(REDUCTIONS) == {*get_args(ReduceOp)}
+    assert set(REDUCTIONS) <= set(NAMES) & set(functions.FUNCTIONS)
+
+
+@pytest.mark.parametrize("table", [triton_blocks, tilelang_blocks], ids=["triton", "tilelang"])
+def test_backends_spell_what_reductions_machines_have(table: ModuleType) -> None:
+    assert not set(table.REDUCTIONS) & set(table.COMBINED)
+    assert set(table.REDUCTIONS) | set(table.COMBINED) == {op for op, row in REDUCTIONS.items() if row.machine}
+
+
+def taken(op: ir.ReduceOp) -> list[tuple[DType, tuple[tuple[int, ...], ...]]]:
+    """Dtypes of integers and bools that a reduction has, and lanes of them."""
+    row = REDUCTIONS[op]
+    found: list[tuple[DType, tuple[tuple[int, ...], ...]]] = []
+    if I64 in row.takes:
+        found += [(I64, LANES), (U32, ((1, 2**32 - 1), (2**31, 2, 2), (0, 7)))]
+    return [*found, (BOOL, ((0,), (1,), (0, 1, 1), (1, 1)))] if BOOL in row.takes else found
+
+
+PLAIN = [op for op, row in REDUCTIONS.items() if not row.picks]
+
+
+@pytest.mark.parametrize("op", PLAIN)
+def test_reductions_of_integers_are_the_exact_ones(op: ir.ReduceOp) -> None:
+    row = REDUCTIONS[op]
+    for dtype, groups in taken(op):
+        native = torch.bool if dtype is BOOL else torch.int64
+        for lanes in groups:
+            exact = row.integer(lanes)
+            ends = row.ends((min(lanes), max(lanes)), len(lanes))
+            assert ends[0] <= exact <= ends[1], (op, lanes)
+            data, lost = numerics.reduce(op, torch.tensor([lanes, lanes], dtype=native), dtype, row.gives(dtype), (1,))
+            beyond = dtype is I64 and not -(2**63) <= exact < 2**63
+            assert (lost is not None and bool(lost.all())) == beyond, (op, lanes, exact)
+            assert not beyond or row.may_leave, op
+            if not beyond:
+                assert data.tolist() == [exact % 2**32 if dtype is U32 else bool(exact) if dtype is BOOL else exact] * 2, (op, lanes)
+        none, _ = numerics.reduce(op, torch.zeros((2, 0), dtype=native), dtype, row.gives(dtype), (1,))
+        assert none.tolist() == [row.identity(row.gives(dtype))] * 2
+        with_neutral = (*groups[-1], int(row.neutral(dtype)))
+        assert row.integer(with_neutral) == row.integer(groups[-1]), op
+
+
+@pytest.mark.parametrize("op", [op for op in PLAIN if F32 in REDUCTIONS[op].takes])
+def test_reductions_of_floats_lie_where_the_row_says(op: ir.ReduceOp) -> None:
+    row = REDUCTIONS[op]
+    numbers = [single(x) for x in (-INF, -3.0, -0.5, -0.0, 0.0, 0.5, 3.0, INF)]
+    for count in (0, 1, 2, 3):
+        for lanes in itertools.product(numbers, repeat=count):
+            value = float(numerics.reduce(op, torch.tensor(lanes, dtype=torch.float32), F32, F32, (0,))[0])
+            held = 0
+            for x in lanes:
+                held |= kinds.kind_of(x)
+            assert kinds.kind_of(value) & row.kinds(held), (op, lanes, value)
+            if lanes and not math.isnan(value):
+                low, high = row.between(min(lanes), max(lanes))
+                assert low <= value <= high, (op, lanes, value)
+            more = float(numerics.reduce(op, torch.tensor([*lanes, row.neutral(F32)]), F32, F32, (0,))[0])
+            assert more == value or (math.isnan(more) and math.isnan(value)), (op, lanes, value, more)

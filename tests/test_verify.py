@@ -132,7 +132,7 @@ BREACHES: dict[str, Callable[[], ir.Stmt | tuple[ir.Stmt, ...]]] = {
     "no proper axes": lambda: assign(reduce("max", x)),
     "an axis that is not there is reduced": lambda: assign(ir.Reduce(F32, ("m",), "max", m, ("n",))),
     "max(x[m, n], axis=n) has axes ('m', 'n')": lambda: assign(ir.Reduce(F32, ("m", "n"), "max", x, ("n",))),
-    "any of f32": lambda: assign(reduce("any", x, "n")),
+    "'any' of f32": lambda: assign(reduce("any", x, "n")),
     "bf16 does not follow from the operand": lambda: assign(reduce("sum", x, "n", dtype=BF16)),
     "argmax over several axes": lambda: assign(reduce("argmax", x, "m", "n", dtype=I64)),
     "no axis n on both sides": lambda: assign(ir.Dot(F32, ("m",), x, full(f32(0.0), "m"), "n")),

@@ -12,10 +12,13 @@ Function: TypeAlias = Literal[
 ]  # fmt: skip
 """Functions of one value: what each means is its row in nsalang.ir.operations."""
 
+Reduction: TypeAlias = Literal["sum", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
+"""Reductions over axes: what each means is its row there, too."""
+
 # Word for word the other functions and forms that nsalang.types knows; a test compares.
 _FUNCTIONS = (
-    "absmax all any argmax argmin atomic_add bitcast cdiv clamp cumsum distinct dot empty fma full grid histogram max maximum "
-    "min minimum pack partial promise range rank rename require scatter searchsorted sorted span split sum take tile view "
+    "atomic_add bitcast cdiv clamp cumsum distinct dot empty fma full grid histogram maximum "
+    "minimum pack partial promise range rank rename require scatter searchsorted sorted span split take tile view "
     "where wrap zeros "
 ).split()
 
@@ -23,7 +26,7 @@ _WORDS = ("const", "dtype")
 
 NAMES: dict[str, object] = {
     **ALL,
-    **{name: Placeholder(name) for name in (*get_args(Function), *_FUNCTIONS, *_WORDS)},
+    **{name: Placeholder(name) for name in (*get_args(Function), *get_args(Reduction), *_FUNCTIONS, *_WORDS)},
     "Out": Role("Out"),
     "InOut": Role("InOut"),
     "inf": float("inf"),

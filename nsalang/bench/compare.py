@@ -20,7 +20,7 @@ from nsalang import ir
 from nsalang.base.dtypes import DType
 from nsalang.base.source import NsaError
 from nsalang.host.memory import enough_memory
-from nsalang.ir.operations import UNARY
+from nsalang.ir.operations import REDUCTIONS, UNARY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,9 @@ def _rounds_freely(node: ir.Node) -> bool:
     match node:
         case ir.Unary(op=op):
             return UNARY[op].bound is not None
-        case ir.Reduce(op="sum", dtype=dtype) | ir.Scan(dtype=dtype) | ir.Dot(dtype=dtype):
+        case ir.Reduce(op=op, dtype=dtype):
+            return dtype.is_float and REDUCTIONS[op].rounds
+        case ir.Scan(dtype=dtype) | ir.Dot(dtype=dtype):
             return dtype.is_float
     return False
 

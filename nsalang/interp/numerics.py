@@ -10,8 +10,9 @@ This module imports torch; import it inside functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from nsalang.interp import wide
 from nsalang.interp.wide import either as _either
 from nsalang.interp.wide import some as _some
 from nsalang.ir import BinaryOp, ReduceOp, UnaryOp
-from nsalang.ir.operations import UNARY
+from nsalang.ir.operations import REDUCTIONS, UNARY, Reduction
 
 Partial: TypeAlias = tuple[Tensor, Tensor | None]
 """A result, and the lanes on which it has none (None: it has one on all)."""
@@ -245,43 +246,36 @@ def _ordered(x: Tensor) -> Tensor:
     return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
 
 
-def identity(op: ReduceOp, dtype: DType) -> float | bool:
-    """What ``op`` of nothing gives (an integer's max and min: the ends of its dtype)."""
-    match op:
-        case "sum" | "absmax":
-            return 0
-        case "max" | "argmax":
-            return float("-inf") if dtype.is_float else int(dtype.min)
-        case "min" | "argmin":
-            return float("inf") if dtype.is_float else int(dtype.max)
-        case "any":
-            return False
-        case "all":
-            return True
-        case _:
-            assert_never(op)
-
-
-def reduce(
-    op: Literal["sum", "max", "min", "absmax", "any", "all"], x: Tensor, source: DType, dtype: DType, dims: tuple[int, ...]
-) -> Partial:
-    """Reduction over ``dims``. Sums of f16 and bf16 are f32, those of bool count; the others keep the dtype."""
-    if op == "sum":
-        if dtype.is_float:
-            return x.float().sum(dims) + 0.0, None
-        x = x.to(torch.int64)
-        return fit(x.sum(dims), dtype, None if dtype.kind == "unsigned" else wide.summed(x, dims))
-    if op in ("any", "all"):
-        counts = x.to(torch.int64).sum(dims)
-        size = 1
-        for dim in dims:
-            size *= x.shape[dim]
-        return (counts > 0 if op == "any" else counts == size), None
+def reduce(op: ReduceOp, x: Tensor, source: DType, dtype: DType, dims: tuple[int, ...]) -> Partial:
+    """Reduction over ``dims`` that picks no index. Sums of f16 and bf16 are f32, those of bool count."""
+    row = REDUCTIONS[op]
+    if any(x.shape[d] == 0 for d in dims):
+        return constant(row.identity(dtype), dtype).expand([size for d, size in enumerate(x.shape) if d not in dims]), None
     if op == "absmax":
         x, outside = unary("abs", x, source, dtype)
-        return extreme("max", x, dtype, dims, identity(op, dtype)), None if outside is None else outside.any(dims)
-    assert op == "max" or op == "min", op
-    return extreme(op, x, dtype, dims, identity(op, dtype)), None
+        return extreme("max", x, dtype, dims, row.identity(dtype)), None if outside is None else outside.any(dims)
+    if row.orders is not None:
+        return extreme(row.orders, x, dtype, dims, row.identity(dtype)), None
+    if dtype.is_float:
+        assert row.tensor is not None, op
+        return row.tensor(x.float(), dims), None
+    x = x.to(torch.int64)
+    if op == "sum":
+        return fit(x.sum(dims), dtype, None if dtype.kind == "unsigned" else wide.summed(x, dims))
+    if dtype is BOOL:
+        return (x.amax(dims) if op == "any" else x.amin(dims)) != 0, None
+    return _exactly(row, x, dtype, dims)
+
+
+def _exactly(row: Reduction, x: Tensor, dtype: DType, dims: tuple[int, ...]) -> Partial:
+    """A reduction of integers by Python's."""
+    kept = [d for d in range(x.dim()) if d not in dims]
+    shape = [x.shape[d] for d in kept]
+    rows = x.permute(*kept, *dims).reshape(math.prod(shape), -1).tolist()
+    found = [row.integer(lanes) for lanes in rows]
+    outside = torch.tensor([not wide.LEAST <= value <= wide.MOST for value in found]).view(shape)
+    wrapped = torch.tensor([(value - wide.LEAST) % 2**64 + wide.LEAST for value in found], dtype=torch.int64).view(shape)
+    return fit(wrapped, dtype, _some(outside))
 
 
 def dot(a: Tensor, b: Tensor, axes: tuple[list[int], list[int], list[int]], acc: Tensor | None, dtype: DType) -> Partial:
@@ -317,7 +311,7 @@ def first_extreme(op: Literal["argmax", "argmin"], x: Tensor, dtype: DType, dim:
     """Position along ``dim``, among its first ``real`` lanes, of the largest or smallest value: the least at ties (-0 and +0 tie), 0 where
     there is nothing but NaN, or nothing."""
     x = x.narrow(dim, 0, real)
-    best = extreme("max" if op == "argmax" else "min", x, dtype, (dim,), identity(op, dtype))
+    best = extreme("max" if op == "argmax" else "min", x, dtype, (dim,), REDUCTIONS[op].identity(dtype))
     if real == 0:
         return torch.zeros(best.shape, dtype=torch.int64)
     shape = [1] * x.dim()

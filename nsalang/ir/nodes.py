@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, get_args
 
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import Span
+from nsalang.ir.operations import ReduceOp as ReduceOp
 from nsalang.ir.operations import UnaryOp as UnaryOp
 
 
@@ -216,9 +217,6 @@ class Dot(Value):
     precision: Literal["ieee", "tf32"] = "ieee"
     promote: int = 0
     left: tuple[str, ...] | None = None
-
-
-ReduceOp: TypeAlias = Literal["sum", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
 
 
 @dataclass(frozen=True, slots=True)

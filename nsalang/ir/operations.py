@@ -1,20 +1,21 @@
 """What each operation means, one row each: all that evaluates, bounds, checks or spells an operation reads it here.
 
 A new function is its name in base/names (``Function``), its row in UNARY, and how each backend spells it or how `legalize` expands it
-(passes/functions, EXPANSIONS). Tests compare the parts of a row with each other, so that none is forgotten and none is wrong.
+(passes/functions, EXPANSIONS); a new reduction its name there (``Reduction``), its row in REDUCTIONS, and each backend's REDUCTIONS. Tests compare the parts of a row with each other, so that none is forgotten and none is wrong.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from nsalang.base import names
 from nsalang.base.dtypes import BF16, BOOL, F16, F32, I8, I16, I32, I64, U8, U16, U32, DType
 from nsalang.base.names import Function
-from nsalang.ir.kinds import NAN, NEG, NINF, NZERO, PINF, POS, PZERO, ZERO
+from nsalang.ir.kinds import ALL, INF, NAN, NEG, NEGATIVE, NINF, NZERO, PINF, POS, PZERO, ZERO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -227,3 +228,118 @@ UNARY: dict[UnaryOp, Unary] = {
 
 FUNCTIONS: tuple[Function, ...] = get_args(Function)
 """The unary operations that the language calls by name."""
+
+
+# ------------------------------------------------------------------------------------------------------------------ reductions
+
+ReduceOp: TypeAlias = names.Reduction
+Number: TypeAlias = "int | float | bool"
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A reduction over axes.
+
+    ``takes``: the dtypes of its operand; ``converts``: those that become another first. ``gives``: the dtype of its result.
+    ``integer``: its value on mathematical integers (bools: 0 and 1), at least one of them. ``identity``: what it gives for nothing, in the dtype of
+    the operand. ``neutral``: what lanes hold that do not count; of an integer any end of the other values serves where ``orders`` says which.
+    ``ends``: between which integers a result lies, for so many lanes at most between two others, none of them included, unless ``orders``.
+    ``tensor``: the value on floats in f32 over dimensions, None where that is the largest or smallest of them (``orders``), or where it takes none.
+    ``kinds``: of which kinds (ir/kinds) the result can be for any number of operands of these, none included; ``between``: between which floats.
+    ``picks``: it gives an index variable's value, of one axis. ``rounds``: what it gives of floats depends on their order.
+    ``machine``: whether backends have it; `legalize` expands the others.
+    """
+
+    takes: tuple[DType, ...]
+    gives: Callable[[DType], DType]
+    integer: Callable[[Iterable[int]], int]
+    identity: Callable[[DType], Number]
+    ends: Callable[[Ends, int], Ends]
+    kinds: Callable[[int], int]
+    between: Callable[[float, float], Reals]
+    neutral: Callable[[DType], Number]
+    tensor: Callable[[Tensor, tuple[int, ...]], Tensor] | None = None
+    converts: Mapping[DType, DType] = field(default_factory=dict)
+    orders: Literal["max", "min"] | None = None
+    picks: bool = False
+    rounds: bool = False
+    machine: bool = True
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether the result for signed integers may be none of their dtype."""
+        return not self.picks and not _inside(self.ends((int(I64.min), int(I64.max)), 2))
+
+
+def _same(dtype: DType) -> DType:
+    return dtype
+
+
+def _index(dtype: DType) -> DType:
+    return I64
+
+
+def _added(dtype: DType) -> DType:
+    return I64 if dtype is BOOL else F32 if dtype.is_float else dtype
+
+
+def _number(value: int) -> Callable[[DType], Number]:
+    """A number as each dtype has it."""
+    return lambda dtype: bool(value) if dtype is BOOL else float(value) if dtype.is_float else value
+
+
+def _least(dtype: DType) -> Number:
+    return -math.inf if dtype.is_float else int(dtype.min)
+
+
+def _most(dtype: DType) -> Number:
+    return math.inf if dtype.is_float else int(dtype.max)
+
+
+def _ignored(dtype: DType) -> Number:
+    """An extreme of floats ignores NaN."""
+    return math.nan
+
+
+def _as_they_are(ends: Ends, lanes: int) -> Ends:
+    return ends
+
+
+def _all_kinds(kinds: int) -> int:
+    return ALL
+
+
+def _sum_of_kinds(kinds: int) -> int:
+    return ALL if kinds & NEGATIVE else kinds & NAN | PZERO | POS | PINF
+
+
+_NUMBERS = (*INTEGERS, *FLOATS)
+_HALVES = {F16: F32, BF16: F32}
+_MAX = Reduction(
+    _NUMBERS, _same, max, _least, _as_they_are, lambda k: k | NINF, lambda lo, hi: (-math.inf, hi), _least, orders="max",
+)  # fmt: skip
+_MIN = replace(
+    _MAX, integer=min, identity=_most, kinds=lambda k: k | PINF, between=lambda lo, hi: (lo, math.inf), neutral=_most, orders="min",
+)  # fmt: skip
+_ANY_OF = Reduction(
+    (BOOL,), _same, max, _number(0), lambda e, n: (0, e[1]), _all_kinds, _ANY, _number(0), machine=False,
+)  # fmt: skip
+
+REDUCTIONS: dict[ReduceOp, Reduction] = {
+    "sum": Reduction(
+        (*SIGNED, U32, F32), _added, sum, _number(0), lambda e, n: (min(0, e[0] * n), max(0, e[1] * n)), _sum_of_kinds,
+        lambda lo, hi: (0.0 if lo >= 0 else -math.inf, 0.0 if hi <= 0 else math.inf), _number(0),
+        lambda x, dims: x.sum(dims) + 0.0, {BOOL: I64, **_HALVES}, rounds=True,
+    ),
+    "max": _MAX,
+    "min": _MIN,
+    "absmax": Reduction(
+        _NUMBERS, _same, lambda xs: max(map(abs, xs)), _number(0), lambda e, n: (0, max(abs(e[0]), abs(e[1]))),
+        lambda k: k & NAN | (POS if k & ~(NAN | INF | ZERO) else 0) | (PINF if k & INF else 0) | PZERO,
+        lambda lo, hi: (0.0, max(abs(lo), abs(hi))), _number(0), machine=False,
+    ),
+    "any": _ANY_OF,
+    "all": replace(_ANY_OF, integer=min, identity=_number(1), ends=lambda e, n: (e[0], 1), neutral=_number(1)),
+    "argmax": replace(_MAX, gives=_index, neutral=lambda d: _ignored(d) if d.is_float else _least(d), picks=True, machine=False),
+    "argmin": replace(_MIN, gives=_index, neutral=lambda d: _ignored(d) if d.is_float else _most(d), picks=True, machine=False),
+}  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import F32, I32, I64, DType
-from nsalang.ir.operations import UNARY
+from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.wellformed import body_nodes, check, text_of
 
@@ -225,7 +225,7 @@ def only_machine_operations(kernel: ir.Kernel) -> None:
             case ir.Binary():
                 assert node.op in BINARY, f"no machine has {text_of(node)}"
             case ir.Reduce():
-                assert node.op in ("sum", "max", "min"), f"no machine has {text_of(node)}"
+                assert REDUCTIONS[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Cast():
                 same_bits = (
                     node.mode == "wrap" and node.dtype.is_integer and node.x.dtype.is_integer and node.dtype.bytes == node.x.dtype.bytes

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, DType
-from nsalang.ir.operations import ADDABLE, UNARY
+from nsalang.ir.operations import ADDABLE, REDUCTIONS, UNARY
 from nsalang.ir.printer import natural, show
 
 
@@ -361,12 +361,9 @@ class _Checker:
         assert set(node.over) <= set(node.x.axes), f"an axis that is not there is reduced: {text_of(node)}"
         self.has(node.axes, tuple(a for a in node.x.axes if a not in node.over), text_of(node))
         assert _counts_as(node.dtype, natural(node)), f"{node.dtype} does not follow from the operand of {text_of(node)}"
-        x = node.x.dtype
-        if node.op in ("any", "all"):
-            assert x is BOOL, f"{node.op} of {x}: {text_of(node)}"
-        else:
-            assert _calculates(x) or (node.op == "sum" and x is BOOL), f"{node.op} of {x}: {text_of(node)}"
-        assert node.op not in ("argmax", "argmin") or len(node.over) == 1, f"{node.op} over several axes: {text_of(node)}"
+        row, x = REDUCTIONS[node.op], node.x.dtype
+        assert x in row.takes or x in row.converts, f"'{node.op}' of {x}: {text_of(node)}"
+        assert not row.picks or len(node.over) == 1, f"{node.op} over several axes: {text_of(node)}"
 
 
 def _calculates(dtype: DType) -> bool:
