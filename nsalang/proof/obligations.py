@@ -13,6 +13,7 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
 from nsalang.ir.intervals import LEAST, MOST, conjuncts
+from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.proof.ends import Ends, Ranges, between_sizes, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
 from nsalang.proof.lemmas import DIMS, index, substitute
@@ -291,10 +292,10 @@ class Walk(Symbols):
             case ir.Binary():
                 self._binary(node)
             case ir.Unary():
-                if node.op in ("neg", "abs"):
+                if UNARY[node.op].may_leave:
                     self._stays(node)
             case ir.Reduce():
-                if node.op in ("sum", "absmax"):
+                if REDUCTIONS[node.op].may_leave:
                     self._stays(node)
             case ir.Scan() | ir.Dot():
                 self._stays(node)
