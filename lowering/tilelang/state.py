@@ -8,13 +8,12 @@ from nsalang import ir
 from nsalang.base.target import Target
 from nsalang.lowering.arguments import Arguments
 from nsalang.lowering.text import Emitter, Names, Text
-from nsalang.lowering.tilelang.barriers import Around
 
 
 @dataclass(slots=True)
 class Printer:
     """``places``: the buffers of a block, which stand before its code; ``twice``: variables that are assigned again; ``lanes``: loop variables by
-    dimension; ``barriers``, ``around``: the ``id`` of statements with a barrier (see barriers); ``matrices``, ``continued``: see matrices;
+    dimension; ``matrices``, ``continued``: see matrices;
     ``bools``: see bools; ``addresses``: what accesses name in their addresses and masks; ``long``: see turns.long_loops.
 
     ``buffers``: variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0); ``lane``: the loop
@@ -30,8 +29,6 @@ class Printer:
     out: Emitter
     places: Emitter
     twice: frozenset[str]
-    barriers: frozenset[int]
-    around: Around
     lanes: tuple[str, ...]
     matrices: dict[str, tuple[tuple[str, ...], ...]]
     continued: dict[str, str]

@@ -26,11 +26,7 @@ from nsalang.lowering.tilelang.state import Printer
 
 def statements(p: Printer, body: Sequence[ir.Stmt]) -> None:
     for s in body:
-        if id(s) in p.barriers | p.around.before:
-            p.out.line("T.sync_threads()", s.span)
         statement(p, s)
-        if id(s) in p.around.behind:
-            p.out.line("T.sync_threads()", s.span)
 
 
 def statement(p: Printer, s: ir.Stmt) -> None:
@@ -46,6 +42,8 @@ def statement(p: Printer, s: ir.Stmt) -> None:
             loop(p, s)
         case ir.If():
             branch(p, s)
+        case ir.Barrier():
+            p.out.line("T.sync_threads()", s.span)
         case _:
             assert_never(s)
 
@@ -144,6 +142,6 @@ def loop(p: Printer, s: ir.For) -> None:
 
 
 def branch(p: Printer, s: ir.If) -> None:
-    for head, span, body in arms(s, p.barriers, lambda x: expr(p, x)):
+    for head, span, body in arms(s, lambda x: expr(p, x)):
         with p.out.block(head, span):
             statements(p, body)

@@ -12,7 +12,7 @@ from nsalang.lowering.text import Emitter, Names
 
 @dataclass(slots=True)
 class Printer:
-    """``variables``, ``indices``: local names; ``twice``: variables that are assigned again; ``barriers``: the ``id`` of statements with one before."""
+    """``variables``, ``indices``: local names; ``twice``: variables that are assigned again."""
 
     kernel: ir.Kernel
     target: Target
@@ -20,7 +20,6 @@ class Printer:
     arguments: Arguments
     out: Emitter
     twice: frozenset[str]
-    barriers: frozenset[int]
     variables: dict[str, str] = field(default_factory=dict)
     indices: dict[str, str] = field(default_factory=dict)
 

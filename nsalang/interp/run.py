@@ -196,6 +196,8 @@ class Run:
                 self.tiles(node.index, self.integer(node.lo), self.integer(node.hi), lambda: self.block(node.body))
             case ir.If():
                 self.block(node.body if self.scalar(node.cond) else node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
 

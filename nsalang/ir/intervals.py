@@ -145,7 +145,7 @@ class Bounds:
             case ir.If():
                 for inner in (*node.body, *node.orelse):
                     self._statement(inner)
-            case ir.Store():
+            case ir.Store() | ir.Barrier():
                 pass
             case _:
                 assert_never(node)

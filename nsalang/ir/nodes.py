@@ -354,7 +354,12 @@ class If(Node):
     orelse: tuple[Stmt, ...] = ()
 
 
-Stmt: TypeAlias = Assign | Store | SpanAxis | For | If
+@dataclass(frozen=True, slots=True)
+class Barrier(Node):
+    """All threads of an instance wait for each other, with what they wrote (set by the pass ``barriers``). It means nothing."""
+
+
+Stmt: TypeAlias = Assign | Store | SpanAxis | For | If | Barrier
 
 # ----------------------------------------------------------------------------------------------------------------- construction
 

@@ -205,6 +205,8 @@ class _Printer:
                 if node.orelse:
                     yield f"{indent}else:"
                     yield from self.block(node.orelse, indent + "    ")
+            case ir.Barrier():
+                yield f"{indent}barrier"
             case _:
                 assert_never(node)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import F32, I32, I64, DType
+from nsalang.ir.meetings import unordered
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.wellformed import body_nodes, check, text_of
 
@@ -263,6 +264,15 @@ def flat(kernel: ir.Kernel) -> None:
             assert isinstance(node.a, ir.Var) and isinstance(node.b, ir.Var), f"an operand of {text_of(node)} has no name"
 
 
+def no_barriers(kernel: ir.Kernel) -> None:
+    assert not any(isinstance(n, ir.Barrier) for n in body_nodes(kernel)), "a barrier before there are threads"
+
+
+def barriers_order_accesses(kernel: ir.Kernel) -> None:
+    for statement in unordered(kernel):
+        raise AssertionError(f"no barrier orders the accesses of {text_of(statement)}")
+
+
 STAGES = (
     Stage("typecheck"),
     Stage("simplify"),
@@ -280,6 +290,8 @@ STAGES = (
     Stage("width", (integers_have_machine_widths,), (signed_is_i64,)),
     Stage("ranges"),
     Stage("flatten", (flat,)),
+    Stage("barriers", (barriers_order_accesses,), (no_barriers,)),
+    Stage("around"),
 )
 
 

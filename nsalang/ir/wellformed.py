@@ -164,6 +164,8 @@ class _Checker:
                 assert node.cond.dtype is BOOL and not node.cond.axes, f"a branch on {_type(node.cond)}: {text_of(node.cond)}"
                 self.block(node.body)
                 self.block(node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
 
