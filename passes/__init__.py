@@ -24,7 +24,7 @@ from nsalang.passes import (
     tiles,
     width,
 )
-from nsalang.passes.tilelang import around
+from nsalang.passes.tilelang import around, fetch, lanes
 
 PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("simplify", simplify.run),  # first: fewer and plainer nodes for everyone
@@ -44,4 +44,6 @@ PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("flatten", flatten.run),  # after all that rewrites values: names are for the lowerings alone
     ("barriers", barriers.run),  # after flatten: every access stands in a statement of its own
     ("around", around.run),  # after barriers, which TileLang misses some of
+    ("lanes", lanes.run),  # after flatten: it is about the statements that become loops over lanes
+    ("fetch", fetch.run),  # last: it takes statements apart that the passes before see as they stand
 )

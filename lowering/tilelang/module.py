@@ -11,7 +11,6 @@ from nsalang.lowering.arguments import arguments as all_arguments
 from nsalang.lowering.header import docstring, shared_memory
 from nsalang.lowering.program import Generated, Program
 from nsalang.lowering.text import Emitter, Names, Text, call, infix, number
-from nsalang.lowering.tilelang.bools import bool_axes
 from nsalang.lowering.tilelang.expressions import expr
 from nsalang.lowering.tilelang.matrices import continued, matrices
 from nsalang.lowering.tilelang.signature import RESERVED, SCALARS, assume, index_dtype, product, tensor
@@ -38,7 +37,6 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         lanes=lanes,
         matrices=matrices(kernel),
         continued=continued(kernel),
-        bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
         addresses=address_names(kernel),
         long=long_loops(kernel),
     )

@@ -14,12 +14,12 @@ from nsalang.lowering.text import Emitter, Names, Text
 class Printer:
     """``places``: the buffers of a block, which stand before its code; ``twice``: variables that are assigned again; ``lanes``: loop variables by
     dimension; ``matrices``, ``continued``: see matrices;
-    ``bools``: see bools; ``addresses``: what accesses name in their addresses and masks; ``long``: see turns.long_loops.
+    ``addresses``: what accesses name in their addresses and masks; ``long``: see turns.long_loops.
 
     ``buffers``: variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0); ``lane``: the loop
     variable of each axis in the T.Parallel loop being printed; ``lying``: the axes of both dimensions of a variable that lies as a matrix;
     ``versions``: which of several buffers a variable is in; ``results``: the matrix in registers behind the result or an operand of a Dot;
-    ``unread``: what need not be computed; ``tests``: the comparisons of floats, once they are asked for.
+    ``tests``: the comparisons of floats, once they are asked for.
     """
 
     kernel: ir.Kernel
@@ -32,7 +32,6 @@ class Printer:
     lanes: tuple[str, ...]
     matrices: dict[str, tuple[tuple[str, ...], ...]]
     continued: dict[str, str]
-    bools: frozenset[str]
     addresses: frozenset[str]
     long: frozenset[int]
     buffers: dict[str, str] = field(default_factory=dict)
@@ -42,6 +41,5 @@ class Printer:
     lying: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     versions: dict[str, Text] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
-    unread: frozenset[str] = frozenset()
     tests: tuple[tuple[bool, float | None], ...] | None = None
     pid: str = ""

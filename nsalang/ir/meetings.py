@@ -53,7 +53,8 @@ def unordered(kernel: ir.Kernel) -> list[ir.Stmt]:
                 case ir.For():
                     state = loads(state, s, (s.lo, s.hi))
                     # The second time around, the body follows itself.
-                    state = run(s.body, run(s.body, state, (*loops, s.index)), (*loops, s.index)) | state
+                    turn = (*s.early, *s.body)
+                    state = run(turn, run(turn, state, (*loops, s.index)), (*loops, s.index)) | state
                 case ir.If():
                     state = loads(state, s, (s.cond,))
                     state = run(s.body, state, loops) | run(s.orelse, state, loops)
