@@ -191,11 +191,13 @@ class Run:
             case ir.For(kind="range"):
                 for value in range(self.integer(node.lo), self.integer(node.hi)):
                     self.values[node.index] = Lane(torch.tensor(value), ())
-                    self.block(node.body)
+                    self.block((*node.early, *node.body))
             case ir.For():
-                self.tiles(node.index, self.integer(node.lo), self.integer(node.hi), lambda: self.block(node.body))
+                self.tiles(node.index, self.integer(node.lo), self.integer(node.hi), lambda: self.block((*node.early, *node.body)))
             case ir.If():
                 self.block(node.body if self.scalar(node.cond) else node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
 

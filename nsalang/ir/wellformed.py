@@ -53,7 +53,10 @@ class _Checker:
         parameters = [t.name for t in k.tensors] + [v.name for v in k.views] + [s.name for s in k.scalars]
         assert len(set(parameters)) == len(parameters), f"two parameters or views of one name in {parameters}"
         assert len(set(k.dims)) == len(k.dims), f"two dimensions of one name in {k.dims}"
-        declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis)] + [n.index for n in body_nodes(k) if isinstance(n, ir.For)]
+        early = {id(s) for n in body_nodes(k) if isinstance(n, ir.For) for s in n.early}  # its axes are the body's
+        declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis) and id(n) not in early] + [
+            n.index for n in body_nodes(k) if isinstance(n, ir.For)
+        ]
         declared += [g.name for g in k.grid]
         declared += [name for name, _, _ in k.schedule.groups]
         assert len(set(declared)) == len(declared), f"two index variables of one name in {sorted(declared)}"
@@ -157,12 +160,14 @@ class _Checker:
                     f"the loop over {node.index} carries {sorted(carried)}, not {sorted(node.carried)}"
                 )
                 tiled = node.kind == "tile"
-                self.block(node.body, node.index if tiled else None, None if tiled else node.index)
+                self.block((*node.early, *node.body), node.index if tiled else None, None if tiled else node.index)
             case ir.If():
                 self.expression(node.cond)
                 assert node.cond.dtype is BOOL and not node.cond.axes, f"a branch on {_type(node.cond)}: {text_of(node.cond)}"
                 self.block(node.body)
                 self.block(node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
 

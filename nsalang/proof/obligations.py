@@ -132,6 +132,8 @@ class Walk(Symbols):
                 self._branch(s)
             case ir.For():
                 self._loop(s)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(s)
 
