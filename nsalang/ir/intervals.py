@@ -26,6 +26,13 @@ ROUNDS = 4
 """How often variables are joined before those that still grow are given up."""
 
 
+def padding(s: ir.SpanAxis | ir.For) -> int:
+    """How far past the end of an axis the lanes reach that a machine pads it with, at most."""
+    if isinstance(s, ir.For):
+        return LONGEST_TILE if s.kind == "tile" else 0
+    return max(LONGEST_TILE, (1 << s.length.bit_length()) - s.length)
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """``lo <= value <= hi``, within i64."""

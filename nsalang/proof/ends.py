@@ -137,6 +137,8 @@ def _element(at: Known, e: ir.Load) -> Ends:
     if e.tensor in at.reaches:
         return at.reaches[e.tensor]
     kernel = at.book.kernel
+    if kernel is not None and e.tensor.startswith("search "):
+        return Ends(ir.const(0), kernel.tensor(e.tensor.removeprefix("search ")).shape[0])
     if kernel is not None and e.tensor in {t.name for t in kernel.tensors}:
         for low, high in values(kernel, e.tensor):
             return Ends(wide(low), tidy(ir.binary("sub", wide(high), ir.const(1))))

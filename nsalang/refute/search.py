@@ -13,7 +13,7 @@ from nsalang import ir
 from nsalang.base.dtypes import ALL, I64
 from nsalang.base.source import Diagnostic
 from nsalang.proof import smt
-from nsalang.proof.lemmas import bare
+from nsalang.proof.lemmas import bare, border_is
 from nsalang.proof.obligations import Obligation
 from nsalang.proof.prover import Result, completed, element_types
 from nsalang.refute import mend
@@ -91,6 +91,8 @@ def _models(kernel: ir.Kernel, o: Obligation, model: Mapping[str, int]) -> Itera
     some = [ir.binary("ge", ir.Dim(I64, (), d), ir.const(1)) for d in kernel.dims]
     dtypes = element_types(kernel)
     facts = completed(kernel, (*o.facts, *some), o.goal)
+    borders = dict.fromkeys(n for f in (*facts, bare(o.goal)) for n in ir.walk(f) if isinstance(n, ir.Load) and n.tensor == "border")
+    facts = (*facts, *(border_is(b) for b in borders))
     for small in (1, 2, 4):
         outcome = smt.prove(facts, bare(o.goal), dtypes, small=small)
         if outcome.answer == "refuted":
