@@ -13,7 +13,7 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
 from nsalang.ir.intervals import LEAST, MOST, conjuncts, padding
-from nsalang.proof.ends import Ends, Ranges, between_sizes, symbolic
+from nsalang.proof.ends import Ends, Ranges, between_sizes, kept_by, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
 from nsalang.proof.lemmas import DIMS, index, substitute
 from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace
@@ -28,7 +28,7 @@ Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice",
 class Obligation:
     """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range; 1 for
     an overflow of the axis that begins or ends at ``what``.
-    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`). ``bound``: a condition on dimensions and scalars that lets the goal follow."""
+    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`). ``needs``: a condition on dimensions and scalars that lets the goal follow; ``bound``: the same, where a launch may check it unasked."""
 
     kind: Kind
     what: str
@@ -39,6 +39,7 @@ class Obligation:
     position: int = 0
     unguarded: tuple[ir.Expr, ...] | None = None
     bound: ir.Expr | None = None
+    needs: ir.Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,8 +420,9 @@ class Walk(Symbols):
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
-            bound = None if ends is None else between_sizes(self, *ends)
-            made = Obligation(kind, described(node), facts, goal, node.span, position=position, bound=bound)
+            needs = None if ends is None else between_sizes(self, *ends)
+            bound = needs if needs is not None and kept_by(needs) else None
+            made = Obligation(kind, described(node), facts, goal, node.span, position=position, bound=bound, needs=needs)
             if made not in self.obligations[-4:]:  # both ends of one split ask the same
                 self.obligations.append(made)
 

@@ -76,8 +76,8 @@ def unknown(kernel: ir.Kernel, result: Result) -> Diagnostic:
 
 
 def _wrapping(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
-    """Arithmetic that needs no proof, where it is the size of an integer that is not settled, such as that of a sum over data."""
-    if o.kind == "overflow":
+    """Arithmetic that needs no proof, where it is the size of an integer made of data that is not settled, such as that of a sum."""
+    if o.kind == "overflow" and not o.position and any(isinstance(n, ir.Load) for n in ir.walk(o.goal)):
         return ("u32 wraps at 2**32 and needs no bound: convert what is added up, u32(x)",)
     dtype = dtype_of(kernel, o) if o.kind == "fits" else ""
     return (f"'wrap(…, {dtype})' keeps the low bits of any value",) if dtype in ALL else ()

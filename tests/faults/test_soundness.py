@@ -366,3 +366,23 @@ def test_the_table_names_tests_that_exist() -> None:
         assert cases or files, row
         assert set(cases) <= ids, sorted(set(cases) - ids)
         assert all((DOCS.parents[1] / f).exists() for f in files), files
+
+
+HELPED = {
+    "y[w] = W * P": ("def far(x: u8[W, P], y: Out[i8[W]]):\n    for w in grid(W):\n        y[w] = W * P\n", "require(W * P <= 127)"),
+    "y[w] = t + w": (
+        "def far(x: u8[W, P], y: Out[i8[W]]):\n    for w in grid(W):\n        t = 0\n        for p in range(P):\n            t = t + W\n        y[w] = t + w\n",
+        "require(W * P + W <= 128)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HELPED)
+def test_help_is_the_bound_on_sizes(what: str) -> None:
+    """It is proposed where it settles the obligation, and with it the kernel is PROVED."""
+    text, proposed = HELPED[what]
+    (found,) = [j for j in judged(text) if j.diagnostic is not None]
+    assert found.result.obligation.what == what
+    assert found.diagnostic is not None and found.diagnostic.helps == (f"'{proposed}' settles it",)
+    head, body = text.split("\n", 1)
+    assert all(j.result.verdict == "PROVED" for j in judged(f"{head}\n    {proposed}\n{body}"))

@@ -296,10 +296,6 @@ def sum_of_seven(x: i64[M, 7], y: Out[i64[M]]):
     for m in grid(M):
         y[m] = sum(x[m, n], axis=n)
 
-def strided(length: i64, lo: i64, y: Out[i64[N]]):
-    for k in grid(N):
-        y[k] = lo + k * length
-
 def doubled_64_times(y: Out[i64[N]]):
     for n in grid(N):
         t = 1
@@ -310,6 +306,31 @@ def doubled_64_times(y: Out[i64[N]]):
 def inverted(a: i64[N], y: Out[i64[N]]):
     for n in grid(N):
         y[n] = -(~a[n])
+def place_of_scalars(x: i32[W, P], w0: i32, p0: i32, y: Out[i32[W, P]]):
+    for w, p in grid(W, P):
+        y[w, p] = (w0 + w) * P + p
+
+def place_scaled(x: i32[W, P], s: i64, y: Out[i64[W, P]]):
+    require(0 <= s)
+    for w, p in grid(W, P):
+        y[w, p] = (w * P + p) * s
+
+def place_of_promised(x: i32[W, P], n: i32[W], y: Out[i32[W]]):
+    promise(0 <= n <= P)
+    for w in grid(W):
+        y[w] = w * n[w]
+
+def weighted_sum(x: i32[M, N], y: Out[i32[M]]):
+    promise(-10 <= x <= 10)
+    for m in grid(M):
+        t = 0
+        for n in range(N):
+            t = t + x[m, n] * n
+        y[m] = t
+
+def product_of_scalars(W: i64, P: i64, y: Out[i32[N]]):
+    for n in grid(N):
+        y[n] = W * P
 """
 WRONG = {
     "tiles_too_many": ("overflow", "hi"),
@@ -340,7 +361,6 @@ WRONG = {
     "shifted_by_data": ("shift", "a[n] >> b[n]"),
     "unsigned_shifted": ("shift", "a[n] << b[n]"),
     "product_of_unsigned": ("overflow", "i64(a[n]) * i64(b[n])"),
-    "strided": ("overflow", "k * length"),
     "doubled_64_times": ("overflow", "t * 2"),
     "inverted": ("overflow", "-(~a[n])"),
 }
