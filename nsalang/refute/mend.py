@@ -39,8 +39,8 @@ def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], elemen
         parts = [c for c in conjuncts(o.goal) if evaluate(c, values, element) is not True]
         if parts and all(_written(p) for p in parts) and _settles(kernel, o, parts):
             return tuple(f"'require({text(_tidy(p))})' settles it" for p in parts)
-    if o.needs is not None and (parts := _required(o.needs)) and any(evaluate(c, values, element) is False for c in conjuncts(o.needs)):
-        return parts
+    if o.needs is not None and (required := _required(o.needs)) and any(evaluate(c, values) is False for c in conjuncts(o.needs)):
+        return required
     if o.kind == "range" and (exchanged := _exchanged(kernel, o, values, element)):
         return exchanged
     asked = islice((c for c in _requirements(kernel, o) if evaluate(c, values, element) is False), MOST)
