@@ -183,7 +183,11 @@ class Symbols:
                 return (implies(every((here, made)), n.x), implies(negated(made), every((*within, negated(picked))))), None
             case "max" | "min" if n.dtype.kind == "signed":
                 bound = ir.binary("le", n.x, made) if n.op == "max" else ir.binary("le", made, n.x)
-                return (implies(here, bound), implies(exists, every((*within, ir.binary("eq", picked, made))))), None
+                facts: tuple[ir.Expr, ...] = (implies(here, bound), implies(exists, every((*within, ir.binary("eq", picked, made)))))
+                if any(r.extra is not None for r in over):  # there may be no lane
+                    nothing = ir.Const(n.dtype, (), int(n.dtype.min if n.op == "max" else n.dtype.max))
+                    facts += (implies(negated(exists), ir.binary("eq", made, nothing)),)
+                return facts, None
             case "absmax" if n.dtype.kind == "signed":
                 size = ir.Unary(n.dtype, n.x.axes, "abs", n.x)
                 reached = every((*within, ir.binary("eq", substitute(size, lanes), made)))
