@@ -34,12 +34,21 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """An unknown is what ``x`` adds up to, negative ones as 0, over the lanes from ``start`` on before its last index."""
+
+    x: ir.Expr
+    start: ir.Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """``facts`` hold for every value of the ``parameters``, which are the unknown's indices."""
 
     parameters: tuple[str, ...]
     facts: tuple[ir.Expr, ...]
     count: Count | None = None
+    prefix: Prefix | None = None
 
     def at(self, term: ir.Load, node: ir.Expr) -> ir.Expr:
         """``node`` with the parameters replaced by the term's indices."""
@@ -252,11 +261,29 @@ def border(term: ir.Load) -> list[ir.Expr]:
     ]
 
 
+def rising(definition: Definition, prefix: Prefix, a: ir.Load, b: ir.Load) -> list[ir.Expr]:
+    """Two values of one running sum."""
+    i, j = a.indices, b.indices
+    same = [ir.binary("eq", x, y) for x, y in zip(i[:-1], j[:-1], strict=True) if x != y]
+    lane = every((*same, ir.binary("le", definition.at(a, prefix.start), i[-1]), ir.binary("lt", i[-1], j[-1])))
+    return [
+        implies(every((*same, ir.binary("le", i[-1], j[-1]))), ir.binary("le", a, b)),
+        implies(lane, ir.binary("le", ir.binary("add", a, definition.at(a, prefix.x)), b)),
+    ]
+
+
+def element_types(kernel: ir.Kernel) -> dict[str, DType]:
+    found = {t.name: t.dtype for t in kernel.tensors} | {v.name: v.dtype for v in kernel.views}
+    return found | {s.name: s.dtype for s in kernel.scalars}
+
+
 def _pair(book: Book, kernel: ir.Kernel, a: ir.Load, b: ir.Load) -> list[ir.Expr]:
     """What is known of two elements in this order."""
     i, j = a.indices, b.indices
     definition = book.definitions.get(a.tensor)
     if definition is not None:
+        if definition.prefix is not None:
+            return rising(definition, definition.prefix, a, b)
         count = definition.count
         if count is None or not count.slot or count.here is None:
             return []

@@ -16,7 +16,8 @@ from nsalang.ir.intervals import LEAST, MOST, conjuncts
 from nsalang.proof.ends import Ends, Ranges, between_sizes, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
 from nsalang.proof.lemmas import DIMS, index, substitute
-from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace
+from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace, so_far, summed
+from nsalang.proof.prefix import running
 from nsalang.proof.reason import every, implies, negated
 from nsalang.proof.smt import EXACT
 from nsalang.proof.symbols import Symbols
@@ -80,7 +81,6 @@ class Walk(Symbols):
     """A symbolic walk: also what holds here, and what was found."""
 
     invariants: Invariants = _nothing
-    assumed: list[ir.Expr] = field(default_factory=list)
     facts: list[ir.Expr] = field(default_factory=list)
     loops: tuple[str, ...] = ()
     accesses: list[Access] = field(default_factory=list)
@@ -89,19 +89,7 @@ class Walk(Symbols):
 
     def known(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
         """What leads here; of a span only where one of its lanes is spoken of, for it may have none."""
-        return self._with_ranges(list(self.facts), set(self.scope), about, axes)
-
-    def _with_ranges(self, found: list[ir.Expr], seen: set[str], about: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> tuple[ir.Expr, ...]:
-        """Facts, and those of the ranges of what they and ``about`` speak of."""
-        pending = [*axes, *(n.name for e in (*found, *about) for n in ir.walk(e) if isinstance(n, ir.Index))]
-        while pending:
-            name = pending.pop()
-            if name not in seen and name in self.ranges:
-                seen.add(name)
-                made = self.ranges[name].facts()
-                found.extend(made)
-                pending += [n.name for e in made for n in ir.walk(e) if isinstance(n, ir.Index)]
-        return tuple(found)
+        return self.with_ranges(list(self.facts), set(self.scope), about, axes)
 
     # ----------------------------------------------------------------------------------------------------------- statements
 
@@ -204,22 +192,28 @@ class Walk(Symbols):
                 rates[c.name] = pace(self, c.step, c.symbol, s.index) or Ends(None, None)
                 self.reaches[c.symbol.tensor] = symbolic(self, c.entry) + rates[c.name].times(symbolic(self, r.room).high)
         before = tuple(self.facts)
+        sums = {c.name: x for c in plain if (x := summed(self, s, c.symbol, c.step, self.fresh)) is not None}
+        runs = {n: run for n, x in sums.items() if (run := running(self, s.index, r.start, x, before)) is not None}
         found = self.invariants(self, s, r, tuple(plain), before) if plain else ()
         gone = ir.binary("max", tidy(ir.binary("sub", index(s.index), r.start)), ir.const(0))
         for c in plain:
             here = [f for f in found if c.symbol in ir.walk(f)]
             here += _since(c.entry, c.symbol, rates.get(c.name), gone)
+            if c.name in runs:
+                here += so_far(self, s, runs[c.name], c, sums[c.name], r)
             self.define(c.symbol, tuple(implies(every(before), f) for f in here))
         self.values |= symbols | {n: made.inside for n, made in chained.items()}
         seen, numbers, memo = (len(self.accesses), len(self.obligations)), (self.fresh, self.epoch), dict(self.memo)
         self.block(s.body)
-        if any(counts(self, s, made, self.values[n]) != made.flag for n, made in chained.items()):
+        changed = any(summed(self, s, symbols[n], self.values[n], numbers[0]) != sums[n] for n in runs)
+        if changed or any(counts(self, s, made, self.values[n]) != made.flag for n, made in chained.items()):
             self._back(seen, numbers, memo)
             self.chains = [c for c in self.chains if c[0] != s.index]
             self.values = {**entered, **symbols}
-            for n in chained:
+            self.carries = [c for c in self.carries if c[0] != s.index]
+            for n in (*chained, *runs):
                 self.define(symbols[n], ())
-            chained = {}
+            chained, runs = {}, {}
             self.block(s.body)
         self.scope, self.loops = scope, loops
         del self.facts[count:]
@@ -234,6 +228,8 @@ class Walk(Symbols):
                 self.reaches[left[c.name].tensor] = symbolic(self, c.entry) + total
                 self.changes[left[c.name].tensor] = (c.entry, by[c.name], total)
                 facts += [implies(every(outside), f) for f in _since(c.entry, left[c.name], rates[c.name], r.room)]
+            if c.name in runs:
+                facts += [implies(every(outside), f) for f in runs[c.name].between(left[c.name], c.entry, r.stop)]
             for f in found:
                 if c.symbol in ir.walk(f):
                     f = replace_terms(f, {symbols[n]: left[n] for n in left})
@@ -249,13 +245,13 @@ class Walk(Symbols):
 
     def _probe(self, s: ir.For, symbols: Mapping[str, ir.Load], entered: Mapping[str, ir.Expr]) -> tuple[Carried, ...]:
         """One iteration, run without a trace, to see what the carried variables become."""
-        state = (dict(self.values), self.fresh, self.epoch, self.quiet, dict(self.memo), list(self.chains))
+        state = (dict(self.values), self.fresh, self.epoch, self.quiet, dict(self.memo), list(self.chains), list(self.carries))
         lengths = len(self.facts), len(self.accesses), len(self.obligations)
         self.quiet = True
         self.values.update(symbols)
         self.block(s.body)
         made = tuple(Carried(n, symbols[n], entered[n], self.values[n]) for n in symbols if symbols[n].dtype.kind == "signed")
-        self.values, self.fresh, self.epoch, self.quiet, self.memo, self.chains = state
+        self.values, self.fresh, self.epoch, self.quiet, self.memo, self.chains, self.carries = state
         assert lengths == (len(self.facts), len(self.accesses), len(self.obligations))
         return made
 
@@ -421,7 +417,7 @@ class Walk(Symbols):
         conditions = (*self.known(*resolved, axes=axes), *(f for i in resolved for f in divided(i)))
         made = Access(node, tensor, resolved, tuple(self.assumed), conditions, self.loops, axes, tuple(self.ranges.values()))
         self.accesses.append(made)
-        unguarded = (*self.assumed, *self._with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
+        unguarded = (*self.assumed, *self.with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
         for position, (i, extent) in enumerate(zip(resolved, self.kernel.tensor(tensor).shape, strict=True)):
             goal = ir.binary("and", ir.binary("le", ir.const(0), i), ir.binary("lt", i, extent))
             self.obligations.append(Obligation("range", described(node), made.facts, goal, node.span, tensor, position, unguarded))

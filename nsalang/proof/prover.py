@@ -21,7 +21,7 @@ from nsalang.ir.intervals import conjuncts
 from nsalang.proof import smt
 from nsalang.proof.claims import coverage, hypotheses, overlaps, races, views
 from nsalang.proof.ends import Ranges
-from nsalang.proof.lemmas import Book, bare, complete, substitute
+from nsalang.proof.lemmas import Book, bare, complete, element_types, substitute
 from nsalang.proof.loops import Carried
 from nsalang.proof.obligations import Obligation, Walk, start
 from nsalang.proof.reason import Reason, every
@@ -84,11 +84,6 @@ def _with(cost: smt.Cost, results: list[Result]) -> tuple[Result, ...]:
         at = next((i for i, r in enumerate(results) if r.why == "Z3"), len(results) - 1)
         results[at] = replace(results[at], units=results[at].units + cost.units, seconds=results[at].seconds + cost.seconds)
     return tuple(results)
-
-
-def element_types(kernel: ir.Kernel) -> dict[str, DType]:
-    found = {t.name: t.dtype for t in kernel.tensors} | {v.name: v.dtype for v in kernel.views}
-    return found | {s.name: s.dtype for s in kernel.scalars}
 
 
 def smt2(kernel: ir.Kernel, result: Result) -> str:

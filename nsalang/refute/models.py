@@ -24,8 +24,7 @@ from nsalang.interp import numerics
 from nsalang.interp.fault import Fault
 from nsalang.interp.views import views
 from nsalang.proof import smt
-from nsalang.proof.lemmas import values
-from nsalang.proof.prover import element_types
+from nsalang.proof.lemmas import element_types, values
 from nsalang.refute.evaluate import Number, evaluate
 
 LARGEST = 1 << 20
