@@ -18,8 +18,6 @@ FRONT = ("nsalang", "nsalang.dims", "nsalang.language", "nsalang.__main__")
 """The root may import anything, and only commands, benchmarks and operators import it; ``nsalang.version`` is for all."""
 MOST = 400
 TOO_LONG = {
-    "lowering/emit.py",
-    "lowering/to_triton.py",
     "nsalang/code/device.py",
     "nsalang/interp/numerics.py",
     "nsalang/interp/run.py",
