@@ -33,6 +33,11 @@ class Chained:
     flag: ir.Expr
 
 
+def nests(s: ir.For) -> bool:
+    """Whether loops in the body carry something."""
+    return any(isinstance(n, ir.For) and bool(n.carried) for b in s.body for n in ir.walk(b))
+
+
 def moves(at: Symbols, s: ir.For, r: Ranges, c: Carried) -> tuple[int, int] | None:
     """By how much a variable changes at most in all iterations together, where one iteration adds something to it."""
     rounds = at.ends(r.stop)[1] - at.ends(r.start)[0]

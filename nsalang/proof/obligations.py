@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
@@ -15,8 +15,9 @@ from nsalang.base.source import Span
 from nsalang.ir.intervals import LEAST, MOST, conjuncts
 from nsalang.proof.ends import Ends, Ranges, between_sizes, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
+from nsalang.proof.invariants import entering, kept
 from nsalang.proof.lemmas import DIMS, index, substitute
-from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace, so_far, summed
+from nsalang.proof.loops import Carried, chain, counts, moved, moves, nests, pace, so_far, summed
 from nsalang.proof.prefix import running
 from nsalang.proof.reason import every, implies, negated
 from nsalang.proof.smt import EXACT
@@ -68,24 +69,16 @@ class Access:
         return isinstance(self.node, ir.Store)
 
 
-Invariants = Callable[["Walk", ir.For, Ranges, tuple[Carried, ...], tuple[ir.Expr, ...]], tuple[ir.Expr, ...]]
-"""Conditions on the symbols (and the loop's index) that hold at the start of every iteration; the last argument is what holds in the body."""
-
-
-def _nothing(*_: object) -> tuple[ir.Expr, ...]:
-    return ()
-
-
 @dataclass(slots=True)
 class Walk(Symbols):
-    """A symbolic walk: also what holds here, and what was found."""
+    """A symbolic walk: also what holds here, and what was found. ``quiet``: nothing is noted; ``shallow``: nor are invariants looked for."""
 
-    invariants: Invariants = _nothing
     facts: list[ir.Expr] = field(default_factory=list)
     loops: tuple[str, ...] = ()
     accesses: list[Access] = field(default_factory=list)
     obligations: list[Obligation] = field(default_factory=list)
     quiet: bool = False
+    shallow: bool = False
 
     def known(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
         """What leads here; of a span only where one of its lanes is spoken of, for it may have none."""
@@ -181,7 +174,10 @@ class Walk(Symbols):
         names = [n for n in s.carried if n in entered]
         symbols = {n: self.unknown(ir.plain(n), entered[n].dtype, self.own_axes(entered[n])) for n in names}
         self.uniform |= {(v.tensor, s.index) for v in symbols.values()}
+        shallow = self.shallow
+        self.shallow = shallow or nests(s)
         carried = self._probe(s, symbols, entered) if any(entered[n].dtype.kind == "signed" for n in names) else ()
+        self.shallow = shallow
         chained = {c.name: made for c in carried if (made := chain(self, s, r, c)) is not None}
         plain = [c for c in carried if c.name not in chained]
         by = {c.name: ends for c in plain if (ends := moves(self, s, r, c)) is not None}
@@ -194,7 +190,7 @@ class Walk(Symbols):
         before = tuple(self.facts)
         sums = {c.name: x for c in plain if (x := summed(self, s, c.symbol, c.step, self.fresh)) is not None}
         runs = {n: run for n, x in sums.items() if (run := running(self, s.index, r.start, x, before)) is not None}
-        found = self.invariants(self, s, r, tuple(plain), before) if plain else ()
+        found = self._invariants(s, r, plain, symbols, entered, before) if plain else []
         gone = ir.binary("max", tidy(ir.binary("sub", index(s.index), r.start)), ir.const(0))
         for c in plain:
             here = [f for f in found if c.symbol in ir.walk(f)]
@@ -242,6 +238,32 @@ class Walk(Symbols):
         """Forget what came after."""
         del self.accesses[seen[0] :], self.obligations[seen[1] :]
         (self.fresh, self.epoch), self.memo = numbers, memo
+
+    def _invariants(
+        self,
+        s: ir.For,
+        r: Ranges,
+        plain: list[Carried],
+        symbols: Mapping[str, ir.Load],
+        entered: Mapping[str, ir.Expr],
+        before: tuple[ir.Expr, ...],
+    ) -> list[ir.Expr]:
+        """What holds of carried integers at the start of every iteration. What loops in the body find may rest on it: then it is found for all of the
+        nest, by supposing what holds on entry and giving up what an iteration does not keep."""
+        if self.shallow:
+            return []
+        hopes = entering(self, s, r, plain, before)
+        if not nests(s):
+            return kept(self, r, plain, before, hopes)
+        while True:
+            for c in plain:
+                self.define(c.symbol, tuple(implies(every(before), f) for f in hopes if c.symbol in ir.walk(f)))
+            names = {c.name for c in plain}
+            steps = [c for c in self._probe(s, symbols, entered) if c.name in names]
+            still = kept(self, r, steps, before, hopes)
+            if len(still) == len(hopes):
+                return hopes
+            hopes = still
 
     def _probe(self, s: ir.For, symbols: Mapping[str, ir.Load], entered: Mapping[str, ir.Expr]) -> tuple[Carried, ...]:
         """One iteration, run without a trace, to see what the carried variables become."""
@@ -437,10 +459,10 @@ def counts_lanes(node: ir.Node) -> bool:
     return isinstance(node, ir.Load) and node.guard is not None and any(isinstance(n, ir.Reduce) for n in ir.walk(node.guard))
 
 
-def start(kernel: ir.Kernel, invariants: Invariants) -> Walk:
+def start(kernel: ir.Kernel) -> Walk:
     """A walk before the first statement: dimensions, requirements and the grid are known."""
     stores = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)]
-    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores), invariants=invariants)
+    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores))
     walk.book.kernel = kernel
     walk.assumed += hypotheses(kernel)
     for g in kernel.grid:

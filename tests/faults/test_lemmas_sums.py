@@ -1,4 +1,4 @@
-"""Lemmas of sums, each with kernels that need it, and with spoilt ones that must not be proved: one bound, promise or condition less, or one off."""
+"""Lemmas of sums and nests of loops, each with kernels that need it, and with spoilt ones that must not be proved: one bound, promise or condition less, or one off."""
 
 from __future__ import annotations
 
@@ -142,6 +142,62 @@ def f(length: i64[B], mask: Out[i32[M]], N: i32):
             ("i * wide + t", "i * wide - i + t"),
         ),
     ),
+    "nest-down": (
+        """
+def f(next: i32[B, N], y: Out[i32[B]]):
+    promise(-1 <= next < N)
+    require(N > 0)
+    for b in grid(B):
+        at = 0
+        for s in range(N):
+            cur = next[b, at]
+            for k in range(N):
+                if cur >= 0:
+                    cur = next[b, cur]
+            if cur >= 0:
+                at = cur
+        y[b] = i32(at)
+""",
+        (
+            ("promise(-1 <= next < N)", "promise(-1 <= next <= N)"),
+            ("            if cur >= 0:\n                at = cur\n", "            at = cur\n"),
+            ("                if cur >= 0:\n                    cur", "                if cur >= -1:\n                    cur"),
+        ),
+    ),
+    "nest-both": (
+        """
+def f(next: i32[N], y: Out[i32[N]]):
+    promise(-1 <= next < N)
+    for b in grid(N):
+        at, cur = b, b
+        for s in range(N):
+            for k in range(N):
+                if cur >= 0:
+                    cur = next[cur]
+            at = cur if cur >= 0 else at
+            cur = at
+        y[b] = next[at]
+""",
+        (("promise(-1 <= next < N)", "promise(-2 <= next < N + 1)"), ("at = cur if cur >= 0 else at", "at = cur + 1 if cur >= 0 else at")),
+    ),
+    "nest-of-three": (
+        """
+def f(next: i32[N], y: Out[i64[N]]):
+    promise(0 <= next < N)
+    for b in grid(N):
+        at = b
+        for s in range(N):
+            to = next[at]
+            for k in range(N):
+                low = next[to]
+                for l in range(k):
+                    low = next[low]
+                to = low
+            at = to
+        y[b] = at
+""",
+        (("promise(0 <= next < N)", "promise(-1 <= next < N)"), ("at = to", "at = to + 1")),
+    ),
 }
 
 
@@ -151,14 +207,14 @@ def verdicts(text: str) -> set[str]:
     return {r.verdict for r in settle(specialise(file, name, Settings(dims=dict.fromkeys(signature(file, name, {}).specialised, 64))))}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, id=f"P-sums-{n}") for n in RIGHT])
+@pytest.mark.parametrize("name", [pytest.param(n, id=f"P-{n}") for n in RIGHT])
 def test_proved(name: str) -> None:
     assert verdicts(RIGHT[name][0]) == {"PROVED"}
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new"),
-    [pytest.param(n, *edit, id=f"S-sums-{n}-{i}") for n, (_, edits) in RIGHT.items() for i, edit in enumerate(edits)],
+    [pytest.param(n, *edit, id=f"S-{n}-{i}") for n, (_, edits) in RIGHT.items() for i, edit in enumerate(edits)],
 )
 def test_spoilt_is_not_proved(name: str, old: str, new: str) -> None:
     text = RIGHT[name][0]
