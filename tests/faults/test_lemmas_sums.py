@@ -198,6 +198,50 @@ def f(next: i32[N], y: Out[i64[N]]):
 """,
         (("promise(0 <= next < N)", "promise(-1 <= next < N)"), ("at = to", "at = to + 1")),
     ),
+    "places-running": (
+        """
+def f(off: i32[B + 1], extend: i32[B], out: Out[i32[L]]):
+    partial(out)
+    promise(off[b + 1] == off[b] + extend[b])
+    promise(off[0] == 0)
+    promise(extend >= 0)
+    promise(off[B] <= L)
+    for b in grid(B):
+        for t in tile(extend[b]):
+            out[off[b] + t] = i32(t)
+""",
+        (
+            ("off[b] + extend[b])", "off[b] - extend[b])"),
+            ("    promise(off[0] == 0)\n", ""),
+            ("    promise(extend >= 0)\n", ""),
+            ("promise(off[B] <= L)", "promise(off[B] <= L + 1)"),
+            ("extend: i32[B]", "extend: i32[B - 1]"),
+            ("promise(off[b + 1] == off[b] + extend[b])", "promise(off[b + 1] <= off[b] + extend[b])"),
+            ("promise(off[b + 1] == off[b] + extend[b])", "promise(off[b + 2] == off[b] + extend[b])"),
+        ),
+    ),
+    "places-all-written": (
+        """
+def f(off: i32[B + 1], extend: i32[B], out: Out[i32[L]]):
+    promise(off[b] + extend[b] == off[b + 1])
+    promise(extend[b] >= 0)
+    promise(off[0] == 0)
+    promise(off[B] == L)
+    for b in grid(B):
+        for t in tile(off[b], off[b + 1]):
+            out[t] = i32(b)
+""",
+        (("off[0] == 0", "off[0] == 1"), ("off[B] == L", "off[B] <= L"), ("promise(extend[b] >= 0)", "promise(extend[b] >= -1)")),
+    ),
+    "places-first": (
+        """
+def f(cu: i32[B], out: Out[i32[B]]):
+    promise(cu[0] == 0)
+    for b in grid(B):
+        out[cu[0] + b] = 1
+""",
+        (("cu[0] == 0", "cu[1] == 0"), ("cu[0] == 0", "cu[0] >= 0")),
+    ),
 }
 
 
