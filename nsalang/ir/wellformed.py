@@ -12,6 +12,7 @@ from typing import assert_never
 from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, DType
 from nsalang.ir.operations import ADDABLE, REDUCTIONS, UNARY
+from nsalang.ir.places import FREE
 from nsalang.ir.printer import natural, show
 
 
@@ -104,13 +105,13 @@ class _Checker:
         tensors = [self.tensor(name) for name in node.tensors]
         for t in tensors:
             assert t.role == "in", f"the promise '{node.text}' is about {t.name}, which is written"
-            assert t.shape == tensors[0].shape, f"the promise '{node.text}' is about tensors of several shapes"
-        assert (node.condition is None) == (node.kind != "each"), f"the promise '{node.text}' is {node.kind}"
+            assert node.kind == "places" or t.shape == tensors[0].shape, f"the promise '{node.text}' is about tensors of several shapes"
+        assert (node.condition is None) == (node.kind in ("distinct", "sorted")), f"the promise '{node.text}' is {node.kind}"
         assert node.kind != "sorted" or len(tensors[0].shape) == 1, f"{tensors[0].name} is sorted, and has {len(tensors[0].shape)} axes"
         if node.condition is None:
             assert len(tensors) == 1, f"the promise '{node.text}' is about several tensors"
             return
-        self.scalars = {f"each{i}" for i in range(len(tensors[0].shape))}
+        self.scalars = {FREE} if node.kind == "places" else {f"each{i}" for i in range(len(tensors[0].shape))}
         self.expression(node.condition)
         self.scalars = set()
         assert node.condition.dtype is BOOL and not node.condition.axes, f"the promise '{node.text}' is {_type(node.condition)}"
