@@ -1,9 +1,12 @@
-"""What a lowering hands on: a generated program, its arguments."""
+"""What a lowering hands on: a generated program, its arguments, and how a launch gives them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from nsalang import ir
+from nsalang.base.source import Span
 
 Kind = Literal["pointer", "i32", "i64", "f32", "bool"]
 
@@ -41,3 +44,26 @@ class Program:
     warps: int = 4
     stages: int = 1
     fp_fusion: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where the launcher takes an argument from: a tensor or a view, a dimension, the stride of ``axis`` of one (in elements), a scalar."""
+
+    kind: Literal["tensor", "dim", "stride", "scalar"]
+    name: str
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A program and how to launch it.
+
+    ``bindings``: one for each argument of the program, in order. ``grid``: how many programs each grid index takes, over Dim and Scalar;
+    a launch has their product. ``lines``: (line of the generated source, what it was made from), sorted.
+    """
+
+    program: Program
+    bindings: tuple[Binding, ...]
+    grid: tuple[ir.Expr, ...]
+    lines: tuple[tuple[int, Span], ...]

@@ -16,7 +16,27 @@ LEAST, MOST = LIMITS["i64"]
 EDGES = (-1, -1, 1, 2, 3, 7, 100, 2**31 - 1, -(2**31), 2**31, 2**62, -(2**62), 2**63 - 1, 1 - 2**63)
 KINDS = (
     *("+", "-", "*", "min", "max", "where", "cast", "wrap", "abs", "neg", "clamp", "cdiv"),
-    *("//", "%", "<<", ">>", "sum", "scan", "dot", "abs", "clamp", "cdiv", "neg", "wrap", "wrap", "scan", "scan", "<<"),
+    *(
+        "//",
+        "%",
+        "<<",
+        ">>",
+        "sum",
+        "scan",
+        "dot",
+        "abs",
+        "clamp",
+        "cdiv",
+        "neg",
+        "wrap",
+        "wrap",
+        "scan",
+        "scan",
+        "<<",
+        "dot",
+        "dot",
+        "dot",
+    ),
 )
 LONGEST = 1000
 """The longest axis that is summed over, where its length is a dimension: `require` says so."""

@@ -47,8 +47,8 @@ from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.base.target import parse_target
 from nsalang.host.extents import evaluate
-from nsalang.lowering import to_tilelang
-from nsalang.lowering.emit import Binding, Generated
+from nsalang.lowering.program import Binding, Generated
+from nsalang.lowering.tilelang import module
 from nsalang.toolchain.tilelang_compile import compile_program, emit, load_program
 
 
@@ -57,7 +57,7 @@ def on_tilelang(k: ir.Kernel) -> ir.Kernel:
 
 
 def lower(k: ir.Kernel, target: str = "cpu", formatted: bool = True) -> Generated:
-    made = to_tilelang.lower(on_tilelang(k), parse_target(target))
+    made = module.lower(on_tilelang(k), parse_target(target))
     lines = made.program.source.split("\n")
     assert all(len(line) <= 140 for line in lines), made.program.source
     for arguments in (["check", "--select", "E,F,W,I"], ["format", "--diff"])[: 1 + formatted]:
@@ -529,7 +529,7 @@ def test_unsigned_bytes_wrap_inside_expressions() -> None:
 @pytest.mark.gpu
 def test_runs_on_the_device() -> None:
     capability = "".join(map(str, torch.cuda.get_device_capability()))
-    made = to_tilelang.lower(on_tilelang(with_vectors(act_quant(), "x", "y")), parse_target(f"cuda:sm_{capability}"))
+    made = module.lower(on_tilelang(with_vectors(act_quant(), "x", "y")), parse_target(f"cuda:sm_{capability}"))
     launch = load_program(made.program, compile_program(made.program))
     x = (torch.randn(21, 384, device="cuda") * 8).bfloat16()
     y, s = torch.zeros(21, 384, device="cuda").to(torch.float8_e4m3fn), torch.zeros(21, 3, device="cuda")

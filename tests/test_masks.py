@@ -12,9 +12,10 @@ from test_passes import ACT_QUANT, SOFTMAX, check, last, stages, typed
 from nsalang import ir
 from nsalang.base.dtypes import F16, F32, I32, I64, DType
 from nsalang.base.target import parse_target
+from nsalang.ir.machine import dim_divisor
 from nsalang.ir.summary import machine_facts, proofs
 from nsalang.launch import sizes
-from nsalang.lowering.emit import dim_divisor, facts
+from nsalang.lowering.header import facts
 from nsalang.passes import assume, padding
 from nsalang.passes.guard import run as guard
 from nsalang.passes.simplify import expression

@@ -217,7 +217,7 @@ def chunk(seed: int, first: int, count: int, out: Path) -> dict[str, int | float
         if outcome.wrong:
             (out / f"wrong_{seed}_{i}.nsa").write_text("".join(f"# {w}\n" for w in outcome.wrong) + outcome.text)
         elif outcome.verdict == "UNKNOWN":
-            (out / f"unknown_{seed}_{i}.nsa").write_text(outcome.text)
+            (out / f"{'spoilt' if model.note else 'right'}_unknown_{seed}_{i}.nsa").write_text(outcome.text)
         total.update(
             {
                 "done": 1,

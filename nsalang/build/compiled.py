@@ -24,7 +24,7 @@ from nsalang.toolchain.backends import BACKEND
 from nsalang.toolchain.stored import sound
 
 if TYPE_CHECKING:
-    from nsalang.lowering.emit import Generated
+    from nsalang.lowering.program import Generated
 
 Made = TypeVar("Made")
 

@@ -12,7 +12,7 @@ from nsalang.toolchain.backends import BACKEND, BackendName
 from nsalang.types.signature import Setting, Signature, functions
 
 if TYPE_CHECKING:
-    from nsalang.lowering.emit import Generated
+    from nsalang.lowering.program import Generated
     from nsalang.types import programs
     from nsalang.types.settings import Settings
 

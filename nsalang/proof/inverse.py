@@ -22,6 +22,9 @@ class Inverse:
     witness: dict[str, ir.Expr] = field(default_factory=dict)
 
     def solve(self, pairs: list[tuple[ir.Expr, ir.Expr]]) -> None:
+        for name, r in self.ranges.items():
+            if tidy(sub(r.stop, r.start)) == ONE and not self.open(r.start):
+                self.witness[name] = self.closed(r.start)  # nothing else it could be: it is no digit of a sum
         pairs = self._joined(pairs)
         for _ in range(len(pairs) + len(self.ranges)):
             for pair in list(pairs):

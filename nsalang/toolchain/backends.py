@@ -16,7 +16,7 @@ from nsalang.lowering.program import Program
 from nsalang.toolchain import Files, Launch
 
 if TYPE_CHECKING:
-    from nsalang.lowering.emit import Generated
+    from nsalang.lowering.program import Generated
 
 BackendName: TypeAlias = Literal["triton", "tilelang"]
 BACKENDS: tuple[BackendName, ...] = ("triton", "tilelang")
@@ -72,9 +72,9 @@ class Triton(Backend):
         return {"triton": triton_compile.version()}
 
     def lower(self, kernel: ir.Kernel, target: Target) -> Generated:
-        from nsalang.lowering import to_triton
+        from nsalang.lowering.triton import module
 
-        return to_triton.lower(kernel, target)
+        return module.lower(kernel, target)
 
     def compile(self, program: Program) -> Files:
         from nsalang.toolchain import triton_compile
@@ -108,9 +108,9 @@ class TileLang(Backend):
         return found
 
     def lower(self, kernel: ir.Kernel, target: Target) -> Generated:
-        from nsalang.lowering import to_tilelang
+        from nsalang.lowering.tilelang import module
 
-        return to_tilelang.lower(kernel, target)
+        return module.lower(kernel, target)
 
     def compile(self, program: Program) -> Files:
         from nsalang.toolchain import tilelang_compile

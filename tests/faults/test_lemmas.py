@@ -18,6 +18,8 @@ CASES = Path(__file__).parent.parent / "cases" / "lemmas.nsa"
 REFUTED: dict[str, tuple[str, set[str]]] = {
     "block_of_one": ("P-one", set()),
     "block_of_one_off": ("P-one", {"coverage"}),
+    "instances_of_one": ("P-one", set()),
+    "instances_of_one_off": ("P-one", {"coverage"}),
     "from_the_end": ("P-from-the-end", set()),
     "blocks_from_the_end": ("P-from-the-end", set()),
     "blocks_from_the_end_off": ("P-from-the-end", {"range", "coverage"}),

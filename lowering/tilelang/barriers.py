@@ -25,7 +25,7 @@ NONE = Around(frozenset(), frozenset())
 
 
 def around(kernel: ir.Kernel, barriers: frozenset[int]) -> Around:
-    """``barriers``: the statements before which memory asks for one (`emit.barriers`)."""
+    """``barriers``: the statements before which memory asks for one (`lowering.barriers`)."""
     nodes = [n for s in kernel.body for n in ir.walk(s)]
     every = sum(_meets(n, barriers) for n in nodes)
     chained = {id(n.orelse[0]) for n in nodes if isinstance(n, ir.If) and len(n.orelse) == 1}  # an elif has nothing before it

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL
-from nsalang.lowering import emit
+from nsalang.ir.machine import machine_axes
 
 MOST = 4
 """Lanes of a vector of bools, at most."""
@@ -32,7 +32,7 @@ def is_narrow(kernel: ir.Kernel, s: ir.Stmt, axes: frozenset[str]) -> bool:
 
 def _innermost(kernel: ir.Kernel, s: ir.Assign | ir.Store) -> str:
     """The axis that a vector runs along; empty without one."""
-    return next(reversed(emit.machine_axes(kernel, s.axes if isinstance(s, ir.Store) else s.value.axes)), "")
+    return next(reversed(machine_axes(kernel, s.axes if isinstance(s, ir.Store) else s.value.axes)), "")
 
 
 def _is_wide(kernel: ir.Kernel, s: ir.Assign | ir.Store, axis: str) -> bool:

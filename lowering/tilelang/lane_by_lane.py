@@ -11,7 +11,7 @@ import math
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL
-from nsalang.lowering import emit
+from nsalang.ir.machine import dim_divisor
 
 
 def goes_lane_by_lane(kernel: ir.Kernel, s: ir.Stmt, axis: str) -> bool:
@@ -62,7 +62,7 @@ def _divisor(kernel: ir.Kernel, x: ir.Expr, axis: str) -> int:
         case ir.Const(value=value):
             return abs(int(value))
         case ir.Dim(name=name):
-            return emit.dim_divisor(kernel, name)
+            return dim_divisor(kernel, name)
         case ir.Index(name=name) if kernel.schedule.grouped(name) == axis or name == axis:
             info, length = ir.axes_of(kernel)[axis], kernel.schedule.length(axis)
             start = _divisor(kernel, info.start, axis)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.target import Target
-from nsalang.lowering import emit
+from nsalang.ir.machine import machine_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ def matrices(kernel: ir.Kernel) -> dict[str, tuple[tuple[str, ...], ...]]:
     for statement, x in products(kernel):
         product = Product.of(x)
         for operand, free in ((product.left, product.rows), (product.right, product.columns)):
-            rest = emit.machine_axes(kernel, free)
+            rest = machine_axes(kernel, free)
             add(operand.name, *(((x.over,), rest) if transposed(kernel, x.over, rest) else (rest, (x.over,))))
-        add(statement.name, emit.machine_axes(kernel, product.rows), emit.machine_axes(kernel, product.columns))
+        add(statement.name, machine_axes(kernel, product.rows), machine_axes(kernel, product.columns))
     return found
 
 
@@ -69,6 +69,11 @@ def _warps_beside(kernel: ir.Kernel, product: Product, least: tuple[int, int]) -
         (n for n in range(1, warps + 1) if warps % n == 0 and columns % (least[1] * n) == 0 and rows % (least[0] * warps // n) == 0),
         default=warps,
     )
+
+
+def rows(kernel: ir.Kernel) -> frozenset[str]:
+    """Axes that are rows of a product, which lie in threads in a way that TileLang cannot reduce over."""
+    return frozenset(a for _, x in products(kernel) for a in Product.of(x).rows)
 
 
 def transposed(kernel: ir.Kernel, over: str, free: Sequence[str]) -> bool:

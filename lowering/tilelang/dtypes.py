@@ -1,0 +1,25 @@
+"""Dtypes as TileLang writes them, and numbers that have one."""
+
+from __future__ import annotations
+
+import math
+
+from nsalang import ir
+from nsalang.base.dtypes import F32, DType
+from nsalang.lowering.text import Text, call, number, prefix
+
+
+def dtype(x: DType) -> str:
+    return f'"{x.tilelang}"'
+
+
+def cast(x: Text, to: DType) -> Text:
+    return call("T.cast", x, dtype(to))
+
+
+def typed(x: ir.Const) -> Text:
+    """A constant that has its dtype wherever it stands."""
+    if x.dtype.is_float and math.isinf(x.value):
+        infinity = prefix("-", call("T.infinity", '"float32"')) if x.value < 0 else call("T.infinity", '"float32"')
+        return infinity if x.dtype is F32 else cast(infinity, x.dtype)
+    return call(f"T.{x.dtype.tilelang}", number(float(x.value) if x.dtype.is_float else x.value))
