@@ -15,7 +15,7 @@ from nsalang.base.target import Target, parse_target
 from nsalang.interp.numerics import memory, memory_dtype
 from nsalang.interp.run import interpret
 from nsalang.ir.verify import verify
-from nsalang.launch.launcher import is_exact
+from nsalang.launch.sizes import is_exact
 from nsalang.passes import PASSES
 from nsalang.syntax import parser
 from nsalang.types import typecheck

@@ -215,7 +215,7 @@ def _both_variants(name: str, tensors: Mapping[str, Tensor], dims: Mapping[str, 
     from nsalang.bench import compare
     from nsalang.bench.measure import bytes_of, measure
     from nsalang.ir.summary import accesses
-    from nsalang.launch.launcher import count_programs, is_exact
+    from nsalang.launch.sizes import count_programs, is_exact
 
     kernel, target, moved = load_kernel(name), _target(), bytes_of(tensors.values())
     outputs = [p.name for p in kernel.signature.parameters if p.role == "out"]
