@@ -20,8 +20,6 @@ MOST = 400
 TOO_LONG = {
     "nsalang/code/device.py",
     "nsalang/interp/run.py",
-    "nsalang/launch/kernel.py",
-    "nsalang/launch/launcher.py",
     "nsalang/proof/obligations.py",
     "nsalang/proof/smt.py",
     "nsalang/toolchain/tilelang_compile.py",
