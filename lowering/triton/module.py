@@ -11,6 +11,7 @@ from nsalang.lowering.barriers import barriers as needed
 from nsalang.lowering.header import docstring
 from nsalang.lowering.program import Generated, Program
 from nsalang.lowering.text import Emitter, Names, Text, call, infix, method, number
+from nsalang.lowering.triton.blocks import COMBINED
 from nsalang.lowering.triton.expressions import expr
 from nsalang.lowering.triton.shapes import block_axis
 from nsalang.lowering.triton.state import Printer
@@ -37,6 +38,12 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     head.line("import triton.language as tl")
     head.line()
     head.line()
+    for op, name in p.combining.items():
+        head.line("@triton.jit")
+        head.line(f"def {name}(a, b):")
+        head.line(f"    return {COMBINED[op]}")
+        head.line()
+        head.line()
     head.line("@triton.jit")
     head.line(f"def {entry}({', '.join(a.name for _, a in passed)}):")
     first = len(head.out)

@@ -17,6 +17,7 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
 from nsalang.ir.growth import grown
 from nsalang.ir.integers import divide
+from nsalang.ir.operations import REDUCTIONS, UNARY
 
 LEAST, MOST = -(2**63), 2**63 - 1
 NARROW_DIM = 2**31 - 1 - 2**17
@@ -53,8 +54,6 @@ class Interval:
 
 
 FULL = Interval(LEAST, MOST)
-CEIL_LOG2 = Interval(-127, 128)
-"""From 0 to infinity and NaN, by the exponent's bits."""
 
 
 def cut(lo: int, hi: int) -> Interval:
@@ -266,23 +265,10 @@ class Bounds:
 
     def _unary(self, node: ir.Unary) -> Interval:
         x = self.of(node.x) if not node.x.dtype.is_float else FULL
-        match node.op:
-            case "neg":
-                return self._modular(node.dtype, computed(-x.hi, -x.lo))
-            case "abs":
-                return self._modular(node.dtype, computed(0 if 0 in x else min(abs(x.lo), abs(x.hi)), max(abs(x.lo), abs(x.hi))))
-            case "invert":
-                return self._modular(node.dtype, cut(-1 - x.hi, -1 - x.lo))
-            case "ceil_log2":
-                return CEIL_LOG2
-            case "not":
-                return of_dtype(BOOL)
-            case (
-                "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "sigmoid" | "tanh" | "pow2_ceil" | "floor" | "ceil" | "trunc" | "round"
-            ):
-                return FULL
-            case _:
-                assert_never(node.op)
+        row = UNARY[node.op]
+        if row.ends is None or node.dtype.is_float:
+            return FULL
+        return self._modular(node.dtype, computed(*row.ends((x.lo, x.hi))))
 
     def _dot(self, node: ir.Dot) -> Interval:
         if node.dtype.is_float:
@@ -297,19 +283,12 @@ class Bounds:
         if node.dtype.is_float:
             return FULL
         x = self.of(node.x) if not node.x.dtype.is_float else FULL
-        match node.op:
-            case "argmax" | "argmin":
-                return self.indices.get(node.over[0], FULL)
-            case "sum":
-                lanes = self._lanes(node.over)
-                return self._modular(node.dtype, computed(min(0, x.lo * lanes), max(0, x.hi * lanes)))
-            case "absmax":
-                return self._modular(node.dtype, computed(0, max(abs(x.lo), abs(x.hi))))
-            case "max" | "min" | "any" | "all":
-                # Of no lanes it is the end of the dtype.
-                return x.join(of_dtype(node.dtype)) if self._empty.intersection(node.over) else x
-            case _:
-                assert_never(node.op)
+        row = REDUCTIONS[node.op]
+        if row.picks:
+            return self.indices.get(node.over[0], FULL)
+        if row.orders is not None and self._empty.intersection(node.over):
+            return x.join(of_dtype(node.dtype))  # of no lanes it is the end of the dtype
+        return self._modular(node.dtype, computed(*row.ends((x.lo, x.hi), self._lanes(node.over))))
 
     def _binary(self, node: ir.Binary) -> Interval:
         if node.dtype is BOOL:

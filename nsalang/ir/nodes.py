@@ -14,6 +14,8 @@ from typing import Literal, TypeAlias, get_args
 
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import Span
+from nsalang.ir.operations import ReduceOp as ReduceOp
+from nsalang.ir.operations import UnaryOp as UnaryOp
 
 
 def plain(name: str) -> str:
@@ -87,10 +89,6 @@ class Var(Value):
     name: str
 
 
-UnaryOp: TypeAlias = Literal[
-    "neg", "not", "invert", "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh",
-    "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round",
-]  # fmt: skip
 BinaryOp: TypeAlias = Literal[
     "add",
     "sub",
@@ -219,9 +217,6 @@ class Dot(Value):
     precision: Literal["ieee", "tf32"] = "ieee"
     promote: int = 0
     left: tuple[str, ...] | None = None
-
-
-ReduceOp: TypeAlias = Literal["sum", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, E4M3_FNUZ, F32, I32, I64, DType
+from nsalang.ir.operations import REDUCTIONS, UNARY
 
 
 def print_kernel(kernel: ir.Kernel) -> str:
@@ -63,7 +64,7 @@ def natural(node: ir.Expr) -> DType:
         case ir.Binary():
             return BOOL if node.op in ir.COMPARISONS else node.a.dtype
         case ir.Unary():
-            return I64 if node.op == "ceil_log2" else node.x.dtype
+            return UNARY[node.op].gives or node.x.dtype
         case ir.Where():
             return node.a.dtype
         case ir.Full():
@@ -71,11 +72,9 @@ def natural(node: ir.Expr) -> DType:
         case ir.Spread():
             return node.x.dtype
         case ir.Reduce():
-            if node.op in ("argmax", "argmin"):
-                return I64
-            return _summed(node.x.dtype) if node.op == "sum" else node.x.dtype
+            return REDUCTIONS[node.op].gives(node.x.dtype)
         case ir.Scan():
-            return _summed(node.x.dtype)
+            return REDUCTIONS["sum"].gives(node.x.dtype)
         case ir.Search() | ir.Border():
             return I64
         case ir.Fma():
@@ -86,10 +85,6 @@ def natural(node: ir.Expr) -> DType:
             return node.dtype
         case _:
             assert_never(node)
-
-
-def _summed(dtype: DType) -> DType:
-    return I64 if dtype is BOOL else F32 if dtype.is_float else dtype
 
 
 def _integers(kernel: ir.Kernel) -> DType:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import F32, I32, I64, DType
+from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.wellformed import body_nodes, check, text_of
 
@@ -213,7 +214,6 @@ def no_searches_and_borders(kernel: ir.Kernel) -> None:
         assert not isinstance(node, ir.Search | ir.Border), f"no machine has {text_of(node)}"
 
 
-UNARY = ("neg", "not", "invert", "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "floor", "ceil")
 BINARY = ("add", "sub", "mul", "div", "tdiv", "tmod", "and", "or", "xor", "shl", "shr", "min", "max", *ir.COMPARISONS)
 
 
@@ -221,11 +221,11 @@ def only_machine_operations(kernel: ir.Kernel) -> None:
     for node in body_nodes(kernel):
         match node:
             case ir.Unary():
-                assert node.op in UNARY, f"no machine has {text_of(node)}"
+                assert UNARY[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Binary():
                 assert node.op in BINARY, f"no machine has {text_of(node)}"
             case ir.Reduce():
-                assert node.op in ("sum", "max", "min"), f"no machine has {text_of(node)}"
+                assert REDUCTIONS[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Cast():
                 same_bits = (
                     node.mode == "wrap" and node.dtype.is_integer and node.x.dtype.is_integer and node.dtype.bytes == node.x.dtype.bytes

@@ -13,12 +13,13 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
 from nsalang.ir.intervals import LEAST, MOST, conjuncts, padding
+from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.proof.ends import Ends, Ranges, between_sizes, kept_by, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
 from nsalang.proof.lemmas import DIMS, index, substitute
 from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace
 from nsalang.proof.reason import every, implies, negated
-from nsalang.proof.smt import EXACT
+from nsalang.proof.smt import EXACT, is_exact
 from nsalang.proof.symbols import Symbols
 
 Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice", "order", "coverage", "hypotheses", "view", "overlap"]
@@ -294,10 +295,10 @@ class Walk(Symbols):
             case ir.Binary():
                 self._binary(node)
             case ir.Unary():
-                if node.op in ("neg", "abs"):
+                if UNARY[node.op].may_leave:
                     self._stays(node)
             case ir.Reduce():
-                if node.op in ("sum", "absmax"):
+                if REDUCTIONS[node.op].may_leave:
                     self._stays(node)
             case ir.Scan() | ir.Dot():
                 self._stays(node)
@@ -369,7 +370,13 @@ class Walk(Symbols):
         parts = (made.a, made.b) if isinstance(made, ir.Binary) else ()
         beyond = [p for p in parts if self.ends(p)[0] < LEAST or self.ends(p)[1] > MOST]
         stay = tuple(f for p in beyond for f in between(ir.const(LEAST), p, ir.const(MOST)))
-        result = self._exact(made) if isinstance(made, ir.Load) else made
+        result = (
+            self._exact(made)
+            if isinstance(made, ir.Load)
+            else made
+            if is_exact(made)
+            else replace(self.unknown(EXACT, I64, made.axes), tensor=f"{EXACT}{self.fresh}")
+        )
         goal = every(between(ir.const(LEAST), result, ir.const(MOST)))
         self._oblige("overflow", node, goal, (*self._huge(), *stay), ends=(made, LEAST, MOST))
 

@@ -12,7 +12,8 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
-from nsalang.ir.intervals import CEIL_LOG2, LEAST, LONGEST_TILE, MOST
+from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
+from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.proof.ends import Ends, Ranges, held, symbolic
 from nsalang.proof.forms import between, counted, tidy
 from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute, wide
@@ -154,18 +155,16 @@ class Symbols:
         if not n.dtype.is_integer:
             return 0, 1
         over = [self.ranges[a] for a in n.over]
-        if n.op in ("argmax", "argmin"):
+        row = REDUCTIONS[n.op]
+        if row.picks:
             return self.ends(index(n.over[0]))
         low, high = self.ends(n.x)
-        if n.op == "absmax":
-            return 0, max(abs(low), abs(high))
-        if n.op == "sum":
-            lanes = prod(self.most_lanes(r) for r in over)
-            return min(0, low * lanes), max(0, high * lanes)
-        if any(r.extra is not None for r in over):  # there may be no lane
-            nothing = int(n.dtype.min if n.op == "max" else n.dtype.max)
-            return min(low, nothing), max(high, nothing)
-        return low, high
+        if row.orders is not None:
+            if any(r.extra is not None for r in over):  # there may be no lane
+                nothing = int(row.identity(n.dtype))
+                return min(low, nothing), max(high, nothing)
+            return low, high
+        return row.ends((low, high), prod(self.most_lanes(r) for r in over))
 
     def _about(self, n: ir.Reduce, made: ir.Load) -> tuple[tuple[ir.Expr, ...], Count | None]:
         """Facts about a reduction. Of a tile's axis only the lanes of one block are in it, which is never empty; of a span there may be none."""
@@ -323,17 +322,8 @@ class Symbols:
                 return pick(a[0], b[0]), pick(a[1], b[1])
             case ir.Full():
                 return self.ends(e.value)
-            case ir.Unary(op="neg") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return -high, -low
-            case ir.Unary(op="abs") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return 0, max(abs(low), abs(high))
-            case ir.Unary(op="ceil_log2"):
-                return CEIL_LOG2.lo, CEIL_LOG2.hi
-            case ir.Unary(op="invert") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return -1 - high, -1 - low
+            case ir.Unary() if e.dtype.kind == "signed" and (ends := UNARY[e.op].ends) is not None:
+                return ends(self.within(self.ends(e.x), e.dtype) if e.x.dtype.is_integer else (0, 0))
             case ir.Binary() if e.dtype.kind == "signed":
                 a, b = self.within(self.ends(e.a), e.dtype), self.within(self.ends(e.b), e.dtype)
                 match e.op:
