@@ -427,7 +427,9 @@ class Walk(Symbols):
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
+            self.supposed = tuple(self.facts)
             bound = None if ends is None else between_sizes(self, *ends)
+            self.supposed = ()
             made = Obligation(kind, described(node), facts, goal, node.span, bound=bound)
             if made not in self.obligations[-4:]:  # both ends of one split ask the same
                 self.obligations.append(made)
