@@ -447,7 +447,9 @@ class Walk(Symbols):
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
+            self.supposed = tuple(self.facts)
             needs = None if ends is None else between_sizes(self, *ends)
+            self.supposed = ()
             bound = needs if needs is not None and kept_by(needs) else None
             made = Obligation(kind, described(node), facts, goal, node.span, position=position, bound=bound, needs=needs)
             if made not in self.obligations[-4:]:  # both ends of one split ask the same
