@@ -34,7 +34,6 @@ TOO_LONG = {
     "tests/test_cli.py",
     "tests/test_interp.py",
     "tests/test_jit.py",
-    "tests/test_launch.py",
     "tests/test_lowering_tilelang.py",
     "tests/test_lowering_triton.py",
     "tests/test_ops.py",
