@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
-from nsalang.ir.intervals import LEAST, MOST, conjuncts
-from nsalang.proof.ends import Ends, Ranges, between_sizes, symbolic
+from nsalang.ir.intervals import LEAST, MOST, conjuncts, padding
+from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.proof.ends import Ends, Ranges, between_sizes, kept_by, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
+from nsalang.proof.invariants import entering, kept
 from nsalang.proof.lemmas import DIMS, index, substitute
-from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace
+from nsalang.proof.loops import Carried, chain, counts, moved, moves, nests, pace, so_far, summed
+from nsalang.proof.prefix import running
 from nsalang.proof.reason import every, implies, negated
 from nsalang.proof.smt import EXACT
 from nsalang.proof.symbols import Symbols
@@ -26,8 +29,9 @@ Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice",
 
 @dataclass(frozen=True, slots=True)
 class Obligation:
-    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range.
-    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`). ``bound``: a condition on dimensions and scalars that lets the goal follow."""
+    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range; 1 for
+    an overflow of the axis that begins or ends at ``what``.
+    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`). ``needs``: a condition on dimensions and scalars that lets the goal follow; ``bound``: the same, where a launch may check it unasked."""
 
     kind: Kind
     what: str
@@ -38,6 +42,7 @@ class Obligation:
     position: int = 0
     unguarded: tuple[ir.Expr, ...] | None = None
     bound: ir.Expr | None = None
+    needs: ir.Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +72,20 @@ class Access:
         return isinstance(self.node, ir.Store)
 
 
-Invariants = Callable[["Walk", ir.For, Ranges, tuple[Carried, ...], tuple[ir.Expr, ...]], tuple[ir.Expr, ...]]
-"""Conditions on the symbols (and the loop's index) that hold at the start of every iteration; the last argument is what holds in the body."""
-
-
-def _nothing(*_: object) -> tuple[ir.Expr, ...]:
-    return ()
-
-
 @dataclass(slots=True)
 class Walk(Symbols):
-    """A symbolic walk: also what holds here, and what was found."""
+    """A symbolic walk: also what holds here, and what was found. ``quiet``: nothing is noted; ``shallow``: nor are invariants looked for."""
 
-    invariants: Invariants = _nothing
-    assumed: list[ir.Expr] = field(default_factory=list)
     facts: list[ir.Expr] = field(default_factory=list)
     loops: tuple[str, ...] = ()
     accesses: list[Access] = field(default_factory=list)
     obligations: list[Obligation] = field(default_factory=list)
     quiet: bool = False
+    shallow: bool = False
 
     def known(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
         """What leads here; of a span only where one of its lanes is spoken of, for it may have none."""
-        return self._with_ranges(list(self.facts), set(self.scope), about, axes)
-
-    def _with_ranges(self, found: list[ir.Expr], seen: set[str], about: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> tuple[ir.Expr, ...]:
-        """Facts, and those of the ranges of what they and ``about`` speak of."""
-        pending = [*axes, *(n.name for e in (*found, *about) for n in ir.walk(e) if isinstance(n, ir.Index))]
-        while pending:
-            name = pending.pop()
-            if name not in seen and name in self.ranges:
-                seen.add(name)
-                made = self.ranges[name].facts()
-                found.extend(made)
-                pending += [n.name for e in made for n in ir.walk(e) if isinstance(n, ir.Index)]
-        return tuple(found)
+        return self.with_ranges(list(self.facts), set(self.scope), about, axes)
 
     # ----------------------------------------------------------------------------------------------------------- statements
 
@@ -124,13 +108,15 @@ class Walk(Symbols):
                 if s.stop is not None:
                     self.look(s.stop)
                 stop = tidy(ir.binary("add", start, ir.const(s.length)))
-                if s.stop is None:
-                    self._reaches(s, stop)
+                if not -DIMS <= self.ends(start)[0] <= self.ends(start)[1] <= DIMS:  # else only a length that no machine has leads beyond
+                    self._axis(s.start, [(stop, padding(s))])
                 self.ranges[s.axis] = Ranges(s.axis, start, stop, None if s.stop is None else self.resolve(s.stop), whole=True)
             case ir.If():
                 self._branch(s)
             case ir.For():
                 self._loop(s)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(s)
 
@@ -185,6 +171,7 @@ class Walk(Symbols):
         self.look(s.lo)
         self.look(s.hi)
         r = Ranges(s.index, self.resolve(s.lo), self.resolve(s.hi))
+        self._axis(s.hi, [(r.stop, padding(s)), (tidy(ir.binary("sub", r.stop, r.start)), padding(s))])
         outside, count, entered, scope, loops = self.known(r.start, r.stop), len(self.facts), dict(self.values), self.scope, self.loops
         self.epoch += 1
         self.enter(r)
@@ -193,7 +180,10 @@ class Walk(Symbols):
         names = [n for n in s.carried if n in entered]
         symbols = {n: self.unknown(ir.plain(n), entered[n].dtype, self.own_axes(entered[n])) for n in names}
         self.uniform |= {(v.tensor, s.index) for v in symbols.values()}
+        shallow = self.shallow
+        self.shallow = shallow or nests(s)
         carried = self._probe(s, symbols, entered) if any(entered[n].dtype.kind == "signed" for n in names) else ()
+        self.shallow = shallow
         chained = {c.name: made for c in carried if (made := chain(self, s, r, c)) is not None}
         plain = [c for c in carried if c.name not in chained]
         by = {c.name: ends for c in plain if (ends := moves(self, s, r, c)) is not None}
@@ -204,22 +194,28 @@ class Walk(Symbols):
                 rates[c.name] = pace(self, c.step, c.symbol, s.index) or Ends(None, None)
                 self.reaches[c.symbol.tensor] = symbolic(self, c.entry) + rates[c.name].times(symbolic(self, r.room).high)
         before = tuple(self.facts)
-        found = self.invariants(self, s, r, tuple(plain), before) if plain else ()
+        sums = {c.name: x for c in plain if (x := summed(self, s, c.symbol, c.step, self.fresh)) is not None}
+        runs = {n: run for n, x in sums.items() if (run := running(self, s.index, r.start, x, before)) is not None}
+        found = self._invariants(s, r, plain, symbols, entered, before) if plain else []
         gone = ir.binary("max", tidy(ir.binary("sub", index(s.index), r.start)), ir.const(0))
         for c in plain:
             here = [f for f in found if c.symbol in ir.walk(f)]
             here += _since(c.entry, c.symbol, rates.get(c.name), gone)
+            if c.name in runs:
+                here += so_far(self, s, runs[c.name], c, sums[c.name], r)
             self.define(c.symbol, tuple(implies(every(before), f) for f in here))
         self.values |= symbols | {n: made.inside for n, made in chained.items()}
         seen, numbers, memo = (len(self.accesses), len(self.obligations)), (self.fresh, self.epoch), dict(self.memo)
         self.block(s.body)
-        if any(counts(self, s, made, self.values[n]) != made.flag for n, made in chained.items()):
+        changed = any(summed(self, s, symbols[n], self.values[n], numbers[0]) != sums[n] for n in runs)
+        if changed or any(counts(self, s, made, self.values[n]) != made.flag for n, made in chained.items()):
             self._back(seen, numbers, memo)
             self.chains = [c for c in self.chains if c[0] != s.index]
             self.values = {**entered, **symbols}
-            for n in chained:
+            self.carries = [c for c in self.carries if c[0] != s.index]
+            for n in (*chained, *runs):
                 self.define(symbols[n], ())
-            chained = {}
+            chained, runs = {}, {}
             self.block(s.body)
         self.scope, self.loops = scope, loops
         del self.facts[count:]
@@ -234,6 +230,8 @@ class Walk(Symbols):
                 self.reaches[left[c.name].tensor] = symbolic(self, c.entry) + total
                 self.changes[left[c.name].tensor] = (c.entry, by[c.name], total)
                 facts += [implies(every(outside), f) for f in _since(c.entry, left[c.name], rates[c.name], r.room)]
+            if c.name in runs:
+                facts += [implies(every(outside), f) for f in runs[c.name].between(left[c.name], c.entry, r.stop)]
             for f in found:
                 if c.symbol in ir.walk(f):
                     f = replace_terms(f, {symbols[n]: left[n] for n in left})
@@ -247,15 +245,41 @@ class Walk(Symbols):
         del self.accesses[seen[0] :], self.obligations[seen[1] :]
         (self.fresh, self.epoch), self.memo = numbers, memo
 
+    def _invariants(
+        self,
+        s: ir.For,
+        r: Ranges,
+        plain: list[Carried],
+        symbols: Mapping[str, ir.Load],
+        entered: Mapping[str, ir.Expr],
+        before: tuple[ir.Expr, ...],
+    ) -> list[ir.Expr]:
+        """What holds of carried integers at the start of every iteration. What loops in the body find may rest on it: then it is found for all of the
+        nest, by supposing what holds on entry and giving up what an iteration does not keep."""
+        if self.shallow:
+            return []
+        hopes = entering(self, s, r, plain, before)
+        if not nests(s):
+            return kept(self, r, plain, before, hopes)
+        while True:
+            for c in plain:
+                self.define(c.symbol, tuple(implies(every(before), f) for f in hopes if c.symbol in ir.walk(f)))
+            names = {c.name for c in plain}
+            steps = [c for c in self._probe(s, symbols, entered) if c.name in names]
+            still = kept(self, r, steps, before, hopes)
+            if len(still) == len(hopes):
+                return hopes
+            hopes = still
+
     def _probe(self, s: ir.For, symbols: Mapping[str, ir.Load], entered: Mapping[str, ir.Expr]) -> tuple[Carried, ...]:
         """One iteration, run without a trace, to see what the carried variables become."""
-        state = (dict(self.values), self.fresh, self.epoch, self.quiet, dict(self.memo), list(self.chains))
+        state = (dict(self.values), self.fresh, self.epoch, self.quiet, dict(self.memo), list(self.chains), list(self.carries))
         lengths = len(self.facts), len(self.accesses), len(self.obligations)
         self.quiet = True
         self.values.update(symbols)
         self.block(s.body)
         made = tuple(Carried(n, symbols[n], entered[n], self.values[n]) for n in symbols if symbols[n].dtype.kind == "signed")
-        self.values, self.fresh, self.epoch, self.quiet, self.memo, self.chains = state
+        self.values, self.fresh, self.epoch, self.quiet, self.memo, self.chains, self.carries = state
         assert lengths == (len(self.facts), len(self.accesses), len(self.obligations))
         return made
 
@@ -291,10 +315,10 @@ class Walk(Symbols):
             case ir.Binary():
                 self._binary(node)
             case ir.Unary():
-                if node.op in ("neg", "abs"):
+                if UNARY[node.op].may_leave:
                     self._stays(node)
             case ir.Reduce():
-                if node.op in ("sum", "absmax"):
+                if REDUCTIONS[node.op].may_leave:
                     self._stays(node)
             case ir.Scan() | ir.Dot():
                 self._stays(node)
@@ -382,14 +406,16 @@ class Walk(Symbols):
         self.book.definitions[exact.tensor] = replace(known, facts=facts)
         return exact
 
-    def _reaches(self, s: ir.SpanAxis, beyond: ir.Expr) -> None:
-        """The indices of a span, up to the one before ``beyond``, stay within 64 bits."""
-        if self.ends(beyond)[1] - 1 > MOST:
-            goal = ir.binary("le", beyond, ir.const(MOST + 1))
-            facts = (*self._huge(), *divided(goal), *self.known(goal))
-            if not self.quiet:
-                text = f"{described(s.start)} + {s.length - 1}"
-                self.obligations.append(Obligation("overflow", text, (*self.assumed, *facts), goal, s.start.span or s.span))
+    def _axis(self, at: ir.Expr, reached: list[tuple[ir.Expr, int]]) -> None:
+        """What a machine computes of the ends of an axis, to look whether a lane exists and where a loop ends, stays within 64 bits: each of
+        these, with so much more for lanes that pad it."""
+        parts: list[ir.Expr] = []
+        for e, more in reached:
+            low, high = self.ends(e)
+            parts += [] if high <= MOST - more else [ir.binary("le", e, ir.const(MOST - more))]
+            parts += [] if low >= LEAST else [ir.binary("le", ir.const(LEAST), e)]
+        if parts:
+            self._oblige("overflow", at, every(parts), self._huge(), position=1)
 
     def _huge(self) -> tuple[ir.Expr, ...]:
         """No extent reaches 2**48: memory is smaller, and the launch refuses it where strides of 0 would allow it."""
@@ -403,14 +429,21 @@ class Walk(Symbols):
         self.facts.pop()
 
     def _oblige(
-        self, kind: Kind, node: ir.Expr, goal: ir.Expr, more: tuple[ir.Expr, ...] = (), ends: tuple[ir.Expr, int, int] | None = None
+        self,
+        kind: Kind,
+        node: ir.Expr,
+        goal: ir.Expr,
+        more: tuple[ir.Expr, ...] = (),
+        ends: tuple[ir.Expr, int, int] | None = None,
+        position: int = 0,
     ) -> None:
         """``ends``: a value, and between which numbers the goal wants it."""
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
-            bound = None if ends is None else between_sizes(self, *ends)
-            made = Obligation(kind, described(node), facts, goal, node.span, bound=bound)
+            needs = None if ends is None else between_sizes(self, *ends)
+            bound = needs if needs is not None and kept_by(needs) else None
+            made = Obligation(kind, described(node), facts, goal, node.span, position=position, bound=bound, needs=needs)
             if made not in self.obligations[-4:]:  # both ends of one split ask the same
                 self.obligations.append(made)
 
@@ -421,7 +454,7 @@ class Walk(Symbols):
         conditions = (*self.known(*resolved, axes=axes), *(f for i in resolved for f in divided(i)))
         made = Access(node, tensor, resolved, tuple(self.assumed), conditions, self.loops, axes, tuple(self.ranges.values()))
         self.accesses.append(made)
-        unguarded = (*self.assumed, *self._with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
+        unguarded = (*self.assumed, *self.with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
         for position, (i, extent) in enumerate(zip(resolved, self.kernel.tensor(tensor).shape, strict=True)):
             goal = ir.binary("and", ir.binary("le", ir.const(0), i), ir.binary("lt", i, extent))
             self.obligations.append(Obligation("range", described(node), made.facts, goal, node.span, tensor, position, unguarded))
@@ -441,10 +474,10 @@ def counts_lanes(node: ir.Node) -> bool:
     return isinstance(node, ir.Load) and node.guard is not None and any(isinstance(n, ir.Reduce) for n in ir.walk(node.guard))
 
 
-def start(kernel: ir.Kernel, invariants: Invariants) -> Walk:
+def start(kernel: ir.Kernel) -> Walk:
     """A walk before the first statement: dimensions, requirements and the grid are known."""
     stores = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)]
-    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores), invariants=invariants)
+    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores))
     walk.book.kernel = kernel
     walk.assumed += hypotheses(kernel)
     for g in kernel.grid:

@@ -12,10 +12,12 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
-from nsalang.ir.intervals import CEIL_LOG2, LEAST, LONGEST_TILE, MOST
+from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
+from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.proof import prefix
 from nsalang.proof.ends import Ends, Ranges, held, symbolic
 from nsalang.proof.forms import between, counted, tidy
-from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute, wide
+from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, element_types, index, lemma_name, substitute, values, wide
 from nsalang.proof.reason import every, implies, negated
 
 
@@ -25,7 +27,8 @@ class Symbols:
     ``scope``: the index variables of the grid and of the loops here. ``uniform``: unknowns that are the same for all lanes of one block of a
     loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``limits``: the ends of
     unknowns, before they are cut to 64 bits, and ``reaches``: the same as expressions; ``lanes``: an axis, and what a sum adds for one lane of it;
-    ``changes``: a loop's result as what it was before and the ends of the change."""
+    ``changes``: a loop's result as what it was before and the ends of the change. ``promised``: the ends of elements of which a promise tells them.
+    ``sums``, ``carries``: see `prefix.Place`."""
 
     kernel: ir.Kernel
     written: frozenset[str] = frozenset()
@@ -40,9 +43,36 @@ class Symbols:
     lanes: dict[str, tuple[str, ir.Expr]] = field(default_factory=dict)
     changes: dict[str, tuple[ir.Expr, tuple[int, int], Ends]] = field(default_factory=dict)
     uniform: set[tuple[str, str]] = field(default_factory=set)
+    sums: dict[object, str] = field(default_factory=dict)
+    carries: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
+    assumed: list[ir.Expr] = field(default_factory=list)
+    promised: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, dtype in element_types(self.kernel).items():
+            if dtype.kind == "signed" and (bounds := values(self.kernel, name)):
+                least, most = zip(*((self.ends(a)[0], self.ends(b)[1] - 1) for a, b in bounds), strict=True)
+                self.promised[name] = max(int(dtype.min), *least), min(int(dtype.max), *most)
+
     fresh: int = 0
     epoch: int = 0
     counts: int = 0
+
+    def around(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
+        """What holds of every launch, and the ranges of the index variables in scope and of those that are spoken of."""
+        return (*self.assumed, *self.with_ranges([], set(), about, (*self.scope, *axes)))
+
+    def with_ranges(self, found: list[ir.Expr], seen: set[str], about: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> tuple[ir.Expr, ...]:
+        """Facts, and those of the ranges of what they and ``about`` speak of."""
+        pending = [*axes, *(n.name for e in (*found, *about) for n in ir.walk(e) if isinstance(n, ir.Index))]
+        while pending:
+            name = pending.pop()
+            if name not in seen and name in self.ranges:
+                seen.add(name)
+                made = self.ranges[name].facts()
+                found.extend(made)
+                pending += [n.name for e in made for n in ir.walk(e) if isinstance(n, ir.Index)]
+        return tuple(found)
 
     def resolve(self, node: ir.Expr) -> ir.Expr:
         """An expression over symbols alone."""
@@ -100,6 +130,11 @@ class Symbols:
         names = tuple(i.name for i in made.indices if isinstance(i, ir.Index))
         self.book.definitions[made.tensor] = Definition(names, facts, count)
 
+    def learn(self, made: ir.Load, facts: tuple[ir.Expr, ...]) -> None:
+        """More about an unknown."""
+        known = self.book.definitions[made.tensor]
+        self.book.definitions[made.tensor] = replace(known, facts=(*known.facts, *facts))
+
     def _reduction(self, n: ir.Reduce) -> ir.Expr:
         key = (n, self.scope)
         flag = counted(n.x) if n.op == "sum" and n.dtype.kind == "signed" and len(n.over) == 1 else None
@@ -112,6 +147,8 @@ class Symbols:
             self.limits[made.tensor] = self._reduced(n)
             if n.op == "sum" and n.dtype.kind == "signed":
                 self.adds(made, symbolic(self, n.x), [self.ranges[a].room for a in n.over])
+                if len(n.over) == 1 and self.ranges[n.over[0]].whole:
+                    self.learn(made, prefix.reduced(self, made, n.x, self.ranges[n.over[0]]))
             self.uniform |= {(made.tensor, axis) for axis in n.over}
             if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
                 self.lanes[made.tensor] = (n.over[0], n.x)
@@ -154,18 +191,16 @@ class Symbols:
         if not n.dtype.is_integer:
             return 0, 1
         over = [self.ranges[a] for a in n.over]
-        if n.op in ("argmax", "argmin"):
+        row = REDUCTIONS[n.op]
+        if row.picks:
             return self.ends(index(n.over[0]))
         low, high = self.ends(n.x)
-        if n.op == "absmax":
-            return 0, max(abs(low), abs(high))
-        if n.op == "sum":
-            lanes = prod(self.most_lanes(r) for r in over)
-            return min(0, low * lanes), max(0, high * lanes)
-        if any(r.extra is not None for r in over):  # there may be no lane
-            nothing = int(n.dtype.min if n.op == "max" else n.dtype.max)
-            return min(low, nothing), max(high, nothing)
-        return low, high
+        if row.orders is not None:
+            if any(r.extra is not None for r in over):  # there may be no lane
+                nothing = int(row.identity(n.dtype))
+                return min(low, nothing), max(high, nothing)
+            return low, high
+        return row.ends((low, high), prod(self.most_lanes(r) for r in over))
 
     def _about(self, n: ir.Reduce, made: ir.Load) -> tuple[tuple[ir.Expr, ...], Count | None]:
         """Facts about a reduction. Of a tile's axis only the lanes of one block are in it, which is never empty; of a span there may be none."""
@@ -184,7 +219,11 @@ class Symbols:
                 return (implies(every((here, made)), n.x), implies(negated(made), every((*within, negated(picked))))), None
             case "max" | "min" if n.dtype.kind == "signed":
                 bound = ir.binary("le", n.x, made) if n.op == "max" else ir.binary("le", made, n.x)
-                return (implies(here, bound), implies(exists, every((*within, ir.binary("eq", picked, made))))), None
+                facts: tuple[ir.Expr, ...] = (implies(here, bound), implies(exists, every((*within, ir.binary("eq", picked, made)))))
+                if any(r.extra is not None for r in over):  # there may be no lane
+                    nothing = ir.Const(n.dtype, (), int(n.dtype.min if n.op == "max" else n.dtype.max))
+                    facts += (implies(negated(exists), ir.binary("eq", made, nothing)),)
+                return facts, None
             case "absmax" if n.dtype.kind == "signed":
                 size = ir.Unary(n.dtype, n.x.axes, "abs", n.x)
                 reached = every((*within, ir.binary("eq", substitute(size, lanes), made)))
@@ -254,6 +293,7 @@ class Symbols:
         lanes = self.most_lanes(r)
         self.limits[made.tensor] = min(0, low * lanes), max(0, high * lanes)
         self.adds(made, each, [ir.binary("max", tidy(before), ir.const(0))], every(r.facts()))
+        self.learn(made, prefix.scanned(self, n, made, r))
 
     def count(self, r: Ranges, flag: ir.Expr, axes: tuple[str, ...]) -> tuple[ir.Load, ir.Load]:
         """How many lanes of a whole range before an index fulfil ``flag``, and how many of all do. One symbol for one predicate."""
@@ -293,10 +333,10 @@ class Symbols:
             case ir.Const():
                 return int(e.value), int(e.value)
             case ir.Dim():
-                return 0, DIMS - 1
+                return self.required(e, (0, DIMS - 1))
             case ir.Scalar():
                 dtype = next((s.dtype for s in self.kernel.scalars if s.name == e.name), e.dtype)
-                return (0, DIMS - 1) if e.name in self.kernel.dims else (int(dtype.min), int(dtype.max))
+                return self.required(e, (0, DIMS - 1) if e.name in self.kernel.dims else (int(dtype.min), int(dtype.max)))
             case ir.Index() if e.name in self.ranges:
                 r = self.ranges[e.name]
                 low, high = self.ends(r.start)[0], self.ends(r.stop)[1] - 1
@@ -305,6 +345,8 @@ class Symbols:
                 return self.within(self.limits[e.tensor], e.dtype)
             case ir.Load() if e.tensor.startswith(("count of ", "total of ", "search ", "rank of ")):
                 return 0, DIMS
+            case ir.Load() if e.tensor in self.promised:
+                return self.promised[e.tensor]
             case ir.Cast() if e.x.dtype is BOOL:
                 return 0, 1
             case ir.Cast() if e.mode == "convert" and e.x.dtype.is_integer and e.dtype.kind == "signed":
@@ -319,17 +361,8 @@ class Symbols:
                 return pick(a[0], b[0]), pick(a[1], b[1])
             case ir.Full():
                 return self.ends(e.value)
-            case ir.Unary(op="neg") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return -high, -low
-            case ir.Unary(op="abs") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return 0, max(abs(low), abs(high))
-            case ir.Unary(op="ceil_log2"):
-                return CEIL_LOG2.lo, CEIL_LOG2.hi
-            case ir.Unary(op="invert") if e.dtype.kind == "signed":
-                low, high = self.within(self.ends(e.x), e.dtype)
-                return -1 - high, -1 - low
+            case ir.Unary() if e.dtype.kind == "signed" and (ends := UNARY[e.op].ends) is not None:
+                return ends(self.within(self.ends(e.x), e.dtype) if e.x.dtype.is_integer else (0, 0))
             case ir.Binary() if e.dtype.kind == "signed":
                 a, b = self.within(self.ends(e.a), e.dtype), self.within(self.ends(e.b), e.dtype)
                 match e.op:
@@ -359,6 +392,12 @@ class Symbols:
                         return 0, a[1] + b[1]
         dtype = e.dtype
         return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
+
+    def required(self, e: ir.Expr, ends: tuple[int, int]) -> tuple[int, int]:
+        """Ends of a dimension or scalar, closer where a requirement compares it with a constant."""
+        for r in self.kernel.requires:
+            ends = held(ends, e, r.condition)
+        return ends
 
     def within(self, ends: tuple[int, int], dtype: DType) -> tuple[int, int]:
         # What leaves its range here is an obligation of the part, or of the conversion.
