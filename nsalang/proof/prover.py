@@ -23,9 +23,10 @@ from nsalang.proof.claims import coverage, hypotheses, overlaps, races, views
 from nsalang.proof.ends import Ranges
 from nsalang.proof.lemmas import Book, bare, complete, substitute
 from nsalang.proof.loops import Carried
-from nsalang.proof.obligations import Obligation, Walk, start
+from nsalang.proof.obligations import Obligation
 from nsalang.proof.reason import Reason, every
 from nsalang.proof.trials import holds, satisfied
+from nsalang.proof.walk import Walk, start
 
 Verdict = Literal["PROVED", "REFUTED", "UNKNOWN"]
 Why = Literal["constant", "interval", "fact", "lemma", "Z3", "require"]
