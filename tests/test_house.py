@@ -19,9 +19,6 @@ FRONT = ("nsalang", "nsalang.dims", "nsalang.language", "nsalang.__main__")
 MOST = 400
 TOO_LONG = {
     "nsalang/code/device.py",
-    "nsalang/interp/run.py",
-    "nsalang/proof/obligations.py",
-    "nsalang/proof/smt.py",
     "nsalang/proof/symbols.py",
     "passes/contraction_tiles.py",
     "passes/guard.py",
