@@ -296,12 +296,15 @@ class _Choice:
 
     def copies(self, block: _Block, stages: int) -> int:
         """How many of a block there are. What Triton does was measured: with tcgen05, two more of a block that two contractions read; where there
-        is no wgmma, a second of a computed operand, whose layout changes; and without stages nothing of what an operand is computed from."""
+        is no wgmma, a second of a computed operand, whose layout changes, and without stages of one that two contractions read, which is turned
+        for one of them; and without stages nothing of what an operand is computed from."""
         stages = self.loop_stages.get(block.ahead, stages)
         if block.reads == 0:
             return stages if stages > 1 else 0
         if block.computed:
             return 2 if self.target.kind == "cuda" and not self.target.facts.from_shared else 1
+        if self.on_triton and self.target.kind == "cuda" and not self.target.facts.from_shared and block.reads > 1 and stages == 1:
+            return 2
         twice = self.on_triton and self.target.facts.tensor_memory and block.reads > 1 and stages > 1
         return (stages + 2 if twice else stages) if block.ahead else 1
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from nsalang.base.constants import round_to
 from nsalang.base.dtypes import BOOL, E2M1, E8M0, F32, DType
 from nsalang.ir import COMPARISONS, BinaryOp, UnaryOp, integers
+from nsalang.ir.operations import UNARY
 
 Number = int | float | bool
 
@@ -25,27 +26,17 @@ def integer(value: int, dtype: DType) -> int | None:
 
 
 def unary(op: UnaryOp, x: Number, dtype: DType) -> Number | None:
-    if dtype is BOOL:
-        return not x if op == "not" else None
-    if dtype.is_integer:
-        table = {"neg": -x, "abs": abs(x), "invert": ~int(x)}
-        return integer(int(table[op]), dtype) if op in table and isinstance(x, int) else None
-    x = float(x)
-    match op:
-        case "neg":
-            return -x
-        case "abs":
-            return abs(x)
-        case "sqrt":
-            # The root in double is never so near a tie of f32 that rounding it again could matter.
-            return (rounded(Fraction(math.sqrt(x)), x, dtype) if math.isfinite(x) else x) if x >= 0 else None
-        case "floor" | "ceil" | "trunc" | "round":
-            if not math.isfinite(x):
-                return x
-            whole = math.floor(x) if op == "floor" else math.ceil(x) if op == "ceil" else math.trunc(x) if op == "trunc" else round(x)
-            return math.copysign(float(whole), x)
-        case _:
+    """``dtype`` is that of the result, and of ``x``."""
+    row = UNARY[op]
+    if not dtype.is_float:
+        if row.integer is None or isinstance(x, float):
             return None
+        return bool(row.integer(int(x))) if dtype is BOOL else integer(row.integer(int(x)), dtype)
+    if row.real is None or row.bound is not None:
+        return None
+    value = row.real(float(x))
+    # The root in double is never so near a tie of f32 that rounding it again could matter.
+    return rounded(Fraction(value), value, dtype) if math.isfinite(value) else _not_nan(value)
 
 
 def binary(op: BinaryOp, a: Number, b: Number, operand: DType) -> Number | None:

@@ -6,13 +6,14 @@ The exact ones are exact to the bit, -0, NaN, infinities and subnormals included
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Protocol
 
 from nsalang import ir
 from nsalang.base.constants import round_to
-from nsalang.base.dtypes import BOOL, F32, U32, DType
-from nsalang.host.extents import pow2_ceil_bits
+from nsalang.base.dtypes import BOOL, F32, I64, U32, DType
+from nsalang.ir.operations import pow2_ceil_bits
 from nsalang.passes.reals import Reals
 from nsalang.passes.simplify import expression
 
@@ -104,3 +105,23 @@ def tanh(x: ir.Expr, pass_: Holder) -> ir.Expr:
     far = pass_.hold(op2("sub", f32(1.0), op2("div", f32(2.0), op2("add", twice, f32(1.0)))), "far")
     signed = select(op2("lt", x, f32(0.0)), ir.Unary(F32, x.axes, "neg", far, span=x.span), far)
     return select(op2("lt", size, f32(0.6)), near, signed)
+
+
+def trunc(x: ir.Expr, pass_: Holder) -> ir.Expr:
+    x = pass_.hold(x, "value")
+    below, above = (ir.Unary(F32, x.axes, op, x, span=x.span) for op in ("ceil", "floor"))
+    return select(op2("lt", x, f32(0.0)), below, above)
+
+
+def ceil_log2(x: ir.Expr, pass_: Holder) -> ir.Expr:
+    return op2("sub", raw(I64, op2("shr", pow2_bits(x, pass_), u32(23))), ir.const(127))
+
+
+def pow2_ceil(x: ir.Expr, pass_: Holder) -> ir.Expr:
+    return from_bits(pow2_bits(x, pass_))
+
+
+EXPANSIONS: dict[ir.UnaryOp, Callable[[ir.Expr, Holder], ir.Expr]] = {
+    "sigmoid": sigmoid, "tanh": tanh, "pow2_ceil": pow2_ceil, "ceil_log2": ceil_log2, "trunc": trunc, "round": rounded,
+}  # fmt: skip
+"""What machines do not have (``machine`` in nsalang.ir.operations), of an f32."""

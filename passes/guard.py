@@ -22,8 +22,10 @@ from typing import Literal, TypeAlias
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, E8M0, DType
 from nsalang.base.target import Target
+from nsalang.ir import kinds
 from nsalang.ir.intervals import conjuncts
 from nsalang.ir.linear import Facts
+from nsalang.ir.operations import REDUCTIONS
 from nsalang.passes import assume, padding
 from nsalang.passes.ends import name_bounds, tail
 from nsalang.passes.hoist import expressions, same
@@ -325,19 +327,10 @@ class _Guards:
         dtype = node.x.dtype
         if isinstance(node, ir.Scan):
             return _zero(dtype)
-        match node.op:
-            case "sum" | "absmax":
-                return _zero(dtype)
-            case "any":
-                return False
-            case "all":
-                return True
-            case "argmax" | "argmin" if dtype.is_float:
-                return math.nan
-            case "max" | "argmax":
-                return -math.inf if dtype.is_float else self.least(node)
-            case "min" | "argmin":
-                return math.inf if dtype.is_float else self.most(node)
+        row = REDUCTIONS[node.op]
+        if row.orders is not None and not dtype.is_float:
+            return self.least(node) if row.orders == "max" else self.most(node)
+        return row.neutral(dtype)
 
     def least(self, node: ir.Reduce) -> int:
         return int(node.x.dtype.min) if self.may_be_empty(node) else self.facts.bounds.of(node.x).lo
@@ -350,7 +343,8 @@ class _Guards:
         stops = {
             n.axis for s in self.kernel.body for n in ir.walk(s) if isinstance(n, ir.SpanAxis) and (n.stop is not None or n.length == 0)
         }
-        return node.op in ("max", "min") and bool(stops.intersection(node.over))
+        row = REDUCTIONS[node.op]
+        return row.orders is not None and not row.picks and bool(stops.intersection(node.over))
 
     # ------------------------------------------------------------------------------------------------------------------ rewriting
 
@@ -458,11 +452,11 @@ def _is(held: Held, identity: Number) -> bool:
     """Whether lanes hold an identity; for a sum -0.0 is one too."""
     if held.value is not None:
         return held.value == identity
-    return identity == 0 and isinstance(identity, float) and held.kinds & ~padding.ZERO == 0
+    return identity == 0 and isinstance(identity, float) and held.kinds & ~kinds.ZERO == 0
 
 
 def _is_finite(held: Held, dtype: DType) -> bool:
-    return not dtype.is_float or held.kinds & (padding.NAN | padding.INF) == 0
+    return not dtype.is_float or held.kinds & (kinds.NAN | kinds.INF) == 0
 
 
 def _joined(a: State, b: State) -> State:

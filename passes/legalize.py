@@ -17,7 +17,8 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, F32, I32, I64, DType
 from nsalang.base.target import Target
 from nsalang.ir.intervals import Bounds
-from nsalang.passes.functions import f32, from_bits, op2, pow2_bits, raw, rounded, select, sigmoid, tanh, u32
+from nsalang.ir.operations import REDUCTIONS
+from nsalang.passes.functions import EXPANSIONS, f32, op2, raw, select
 from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.narrow import Narrow
 from nsalang.passes.reals import ANY, Real, Reals
@@ -132,28 +133,11 @@ class _Legal:
         if x.dtype.is_narrow_float:
             wide = self.unary(ir.Unary(F32, x.axes, node.op, raw(F32, x), span=node.span))
             return raw(node.dtype, wide)
-        match node.op:
-            case "round":
-                return self.reals.give(rounded(x, self), self.reals.of(node))
-            case "trunc":
-                x = self.hold(x, "value")
-                made = select(
-                    op2("lt", x, f32(0.0)),
-                    ir.Unary(F32, x.axes, "ceil", x, span=node.span),
-                    ir.Unary(F32, x.axes, "floor", x, span=node.span),
-                )
-                return self.reals.give(made, self.reals.of(node))
-            case "sigmoid":
-                return self.reals.give(sigmoid(x, self), self.reals.of(node))
-            case "tanh":
-                return self.reals.give(tanh(x, self), self.reals.of(node))
-            case "pow2_ceil":
-                return self.reals.give(from_bits(pow2_bits(x, self)), self.reals.of(node))
-            case "ceil_log2":
-                exponent = raw(I64, op2("shr", pow2_bits(x, self), u32(23)))
-                return op2("sub", exponent, ir.const(127))
-            case _:
-                return expression(node)
+        expansion = EXPANSIONS.get(node.op)
+        if expansion is None:
+            return expression(node)
+        made = expansion(x, self)
+        return self.reals.give(made, self.reals.of(node)) if node.dtype.is_float else made
 
     def binary(self, node: ir.Binary) -> ir.Expr:
         a, b = node.a, node.b
@@ -285,7 +269,7 @@ class _Legal:
                 return self.first_extreme(node)
         if x.dtype.is_narrow_float:
             wide = self.reduce(ir.Reduce(F32, node.axes, node.op, raw(F32, x), node.over, span=node.span))
-            return wide if node.op == "sum" else raw(node.dtype, wide)
+            return wide if node.dtype is F32 else raw(node.dtype, wide)
         if node.op == "absmax":
             size = expression(ir.Unary(x.dtype, x.axes, "abs", x, span=x.span))
             fact = self.reals.of(size)
@@ -296,8 +280,9 @@ class _Legal:
         fact = self.reals.of(x)
         if node.op == "sum":
             return self.from_plus_zero(node, fact) if self.triton else node
-        if self.triton and fact.nan:
-            return ir.Binary(F32, node.axes, node.op, node, f32(-math.inf if node.op == "max" else math.inf), span=node.span)
+        orders = REDUCTIONS[node.op].orders
+        if self.triton and fact.nan and orders is not None:
+            return ir.Binary(F32, node.axes, orders, node, f32(-math.inf if orders == "max" else math.inf), span=node.span)
         return node
 
     def from_plus_zero(self, node: ir.Reduce | ir.Scan, fact: Real) -> ir.Expr:

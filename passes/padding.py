@@ -11,16 +11,27 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import BF16, F16, F32, DType
+from nsalang.ir.kinds import (
+    ALL,
+    EXACT,
+    INF,
+    MEMBERS,
+    NAN,
+    NEG,
+    NEGATIVE,
+    NINF,
+    NZERO,
+    PINF,
+    POS,
+    PZERO,
+    ZERO,
+    kind_of,
+    opposite,
+)  # fmt: skip
+from nsalang.ir.operations import REDUCTIONS, UNARY
 
 Number = int | float | bool
 
-NAN, NINF, NEG, NZERO, PZERO, POS, PINF = (1 << i for i in range(7))
-"""Kinds of float as bits of a set: NaN, then from -inf to +inf."""
-ALL = 127
-ZERO, INF = NZERO | PZERO, NINF | PINF
-NEGATIVE, POSITIVE = NINF | NEG | NZERO, PZERO | POS | PINF
-MEMBERS = (NAN, NINF, NEG, NZERO, PZERO, POS, PINF)
-EXACT = {NINF: -math.inf, NZERO: -0.0, PZERO: 0.0, PINF: math.inf}
 REALS = (F32, F16, BF16)
 """The formats with both infinities, in which a result that is too large becomes one."""
 
@@ -50,38 +61,8 @@ def of_kinds(kinds: int) -> Held:
     return Held(EXACT.get(kinds), kinds)
 
 
-def kind_of(x: float) -> int:
-    if math.isnan(x):
-        return NAN
-    if math.isinf(x):
-        return PINF if x > 0 else NINF
-    if x == 0:
-        return NZERO if math.copysign(1.0, x) < 0 else PZERO
-    return POS if x > 0 else NEG
-
-
-def opposite(kinds: int) -> int:
-    """The kinds of ``-x``."""
-    return sum(1 << (0 if k == NAN else 7 - i) for i, k in enumerate(MEMBERS) if kinds & k)
-
-
-_UNARY: dict[str, dict[int, int]] = {
-    "abs": {NAN: NAN, NINF: PINF, NEG: POS, NZERO: PZERO, PZERO: PZERO, POS: POS, PINF: PINF},
-    "exp": {NAN: NAN, NINF: PZERO, NEG: PZERO | POS, NZERO: POS, PZERO: POS, POS: POS | PINF, PINF: PINF},
-    "log": {NAN: NAN, NINF: NAN, NEG: NAN, NZERO: NINF, PZERO: NINF, POS: NEG | ZERO | POS, PINF: PINF},
-    "sqrt": {NAN: NAN, NINF: NAN, NEG: NAN, NZERO: NZERO, PZERO: PZERO, POS: POS, PINF: PINF},
-    "rsqrt": {NAN: NAN, NINF: NAN, NEG: NAN, NZERO: INF, PZERO: PINF, POS: POS, PINF: PZERO},
-    "sigmoid": {NAN: NAN, NINF: PZERO, NEG: PZERO | POS, NZERO: POS, PZERO: POS, POS: POS, PINF: POS},
-    "tanh": {NAN: NAN, NINF: NEG, NEG: NEG | NZERO, NZERO: NZERO, PZERO: PZERO, POS: POS | PZERO, PINF: POS},
-    "floor": {NAN: NAN, NINF: NINF, NEG: NEG | NZERO, NZERO: NZERO, PZERO: PZERO, POS: POS | PZERO, PINF: PINF},
-}
-_UNARY |= {"exp2": _UNARY["exp"], "log2": _UNARY["log"]} | dict.fromkeys(("ceil", "trunc", "round"), _UNARY["floor"])
-
-
 def unary(op: ir.UnaryOp, kinds: int) -> int:
-    if op == "neg":
-        return opposite(kinds)
-    table = _UNARY.get(op)
+    table = UNARY[op].kinds
     if table is None:
         return ALL
     found = 0
@@ -142,14 +123,4 @@ def cast(kinds: int, source: DType, dtype: DType) -> int:
 
 def reduced(op: ir.ReduceOp, kinds: int) -> int:
     """The kinds of a reduction over any number of such values, none included."""
-    match op:
-        case "max":
-            return kinds | NINF
-        case "min":
-            return kinds | PINF
-        case "absmax":
-            return unary("abs", kinds) | PZERO
-        case "sum" if not kinds & (NAN | NEGATIVE):
-            return POSITIVE
-        case _:
-            return ALL
+    return REDUCTIONS[op].kinds(kinds)

@@ -6,15 +6,16 @@ The ranges hold for machine arithmetic: every operation here is monotonic, and r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from nsalang import ir
 from nsalang.base.constants import round_to
 from nsalang.base.dtypes import F32, DType
+from nsalang.ir import kinds
 from nsalang.ir.intervals import Bounds
-from nsalang.passes import fold
+from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.passes import fold, padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,12 @@ class Reals:
                 return self._binary(node)
             case ir.Reduce(op=op):
                 x = self.of(node.x)
-                if op == "sum" and x.lo >= 0:
-                    return Real(0.0, math.inf, x.nan, x.minus_zero)
-                if op in ("max", "absmax"):
-                    return Real(-math.inf, x.hi, x.nan, x.minus_zero)
-                return Real(x.lo, math.inf, x.nan, x.minus_zero) if op == "min" else ANY
+                row = REDUCTIONS[op]
+                if not node.dtype.is_float:
+                    return ANY
+                found = row.kinds(kinds.within(x.lo, x.hi, x.nan, x.minus_zero))
+                # What a backend gives before -0 is mended.
+                return Real(*row.between(x.lo, x.hi), bool(found & kinds.NAN), x.minus_zero or bool(found & kinds.NZERO))
             case _:
                 return ANY
 
@@ -131,28 +133,9 @@ class Reals:
         return Real(-math.inf if lo is None else float(lo), math.inf if hi is None else float(hi), nan, minus_zero)
 
 
-_MONOTONIC: Mapping[str, Callable[[float], float]] = {"floor": math.floor, "ceil": math.ceil, "trunc": math.trunc, "round": round}
-
-
 def _unary(op: ir.UnaryOp, x: Real) -> Real:
-    match op:
-        case "neg":
-            return Real(-x.hi, -x.lo, x.nan, x.lo <= 0 <= x.hi)
-        case "abs":
-            inner = 0.0 if x.lo <= 0 <= x.hi else min(abs(x.lo), abs(x.hi))
-            return Real(inner, max(abs(x.lo), abs(x.hi)), x.nan, False)
-        case "exp" | "exp2":
-            return Real(0.0, math.inf, x.nan, False)
-        case "sqrt" if x.lo >= 0:
-            return Real(0.0, math.inf, x.nan, x.minus_zero)
-        case "floor" | "ceil" | "trunc" | "round":
-            lo, hi = (float(_MONOTONIC[op](v)) if math.isfinite(v) else v for v in (x.lo, x.hi))
-            return Real(lo, hi, x.nan, x.minus_zero or x.lo < 0)
-        case "sigmoid":
-            return Real(0.0, 1.0, x.nan, False)
-        case "tanh":
-            return Real(-1.0, 1.0, x.nan, True)
-        case "pow2_ceil":
-            return Real(0.0, math.inf, x.nan, False)
-        case _:
-            return ANY
+    row = UNARY[op]
+    if row.between is None:
+        return ANY
+    found = padding.unary(op, kinds.within(x.lo, x.hi, x.nan, x.minus_zero))
+    return Real(*row.between(x.lo, x.hi), bool(found & kinds.NAN), bool(found & kinds.NZERO))

@@ -19,7 +19,7 @@ from nsalang.base.target import KNOWN, parse_target
 from nsalang.host.extents import evaluate
 from nsalang.interp.run import interpret
 from nsalang.ir.verify import contractions_have_two_sides, verify
-from nsalang.launch.launcher import is_exact, sizes
+from nsalang.launch.sizes import is_exact, sizes
 from nsalang.passes import contract, contraction_tiles
 
 BACKENDS = ("triton", "tilelang")

@@ -19,16 +19,11 @@ FRONT = ("nsalang", "nsalang.dims", "nsalang.language", "nsalang.__main__")
 MOST = 400
 TOO_LONG = {
     "nsalang/code/device.py",
-    "nsalang/interp/numerics.py",
     "nsalang/interp/run.py",
-    "nsalang/launch/kernel.py",
-    "nsalang/launch/launcher.py",
     "nsalang/proof/obligations.py",
     "nsalang/proof/smt.py",
     "nsalang/toolchain/tilelang_compile.py",
     "nsalang/toolchain/tilelang_cpu.py",
-    "nsalang/types/statements.py",
-    "nsalang/types/typecheck.py",
     "passes/contraction_tiles.py",
     "passes/guard.py",
     "tests/gpu_cases.py",

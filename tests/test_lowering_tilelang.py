@@ -22,6 +22,7 @@ from machine_kernels import (
     at,
     c,
     elementwise,
+    finished,
     fn,
     idx,
     kernel,
@@ -57,7 +58,7 @@ def on_tilelang(k: ir.Kernel) -> ir.Kernel:
 
 
 def lower(k: ir.Kernel, target: str = "cpu", formatted: bool = True) -> Generated:
-    made = module.lower(on_tilelang(k), parse_target(target))
+    made = module.lower(finished(on_tilelang(k), parse_target(target)), parse_target(target))
     lines = made.program.source.split("\n")
     assert all(len(line) <= 140 for line in lines), made.program.source
     for arguments in (["check", "--select", "E,F,W,I"], ["format", "--diff"])[: 1 + formatted]:
@@ -529,7 +530,8 @@ def test_unsigned_bytes_wrap_inside_expressions() -> None:
 @pytest.mark.gpu
 def test_runs_on_the_device() -> None:
     capability = "".join(map(str, torch.cuda.get_device_capability()))
-    made = module.lower(on_tilelang(with_vectors(act_quant(), "x", "y")), parse_target(f"cuda:sm_{capability}"))
+    target = parse_target(f"cuda:sm_{capability}")
+    made = module.lower(finished(on_tilelang(with_vectors(act_quant(), "x", "y")), target), target)
     launch = load_program(made.program, compile_program(made.program))
     x = (torch.randn(21, 384, device="cuda") * 8).bfloat16()
     y, s = torch.zeros(21, 384, device="cuda").to(torch.float8_e4m3fn), torch.zeros(21, 3, device="cuda")

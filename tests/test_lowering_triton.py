@@ -20,6 +20,7 @@ from machine_kernels import (
     at,
     c,
     elementwise,
+    finished,
     fn,
     idx,
     kernel,
@@ -45,7 +46,9 @@ from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E5M2, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.base.target import parse_target
 from nsalang.host.extents import evaluate
-from nsalang.lowering.barriers import barriers as needed
+from nsalang.ir.meetings import unordered
+from nsalang.ir.printer import print_kernel
+from nsalang.ir.verify import barriers_order_accesses, no_barriers
 from nsalang.lowering.header import shared_memory
 from nsalang.lowering.program import Binding, Generated
 from nsalang.lowering.triton import module
@@ -54,7 +57,7 @@ from nsalang.toolchain.triton_compile import compile_program, load_program
 
 
 def lower(k: ir.Kernel, target: str = "cpu", formatted: bool = True) -> Generated:
-    made = module.lower(k, parse_target(target))
+    made = module.lower(finished(k, parse_target(target)), parse_target(target))
     lines = made.program.source.split("\n")
     assert all(len(line) <= 140 for line in lines), made.program.source
     for arguments in (["check", "--select", "E,F,W,I"], ["format", "--diff"])[: 1 + formatted]:
@@ -152,7 +155,15 @@ def test_views_are_tensors_with_strides() -> None:
 def test_stores_to_one_memory_are_in_order() -> None:
     for first, second, mode, barriers in (("low", "high", "set", 1), ("low", "low", "scatter", 1), ("low", "high", "add", 0)):
         k = two_views(first, second, mode)
-        assert len(needed(k)) == barriers
+        assert len(unordered(k)) == barriers
+        ordered = finished(k, parse_target("cpu"))
+        barriers_order_accesses(ordered)
+        assert print_kernel(ordered).count("    barrier\n") == barriers
+        if barriers:
+            with pytest.raises(AssertionError, match="no barrier orders the accesses of .*Store"):
+                barriers_order_accesses(k)
+            with pytest.raises(AssertionError, match="a barrier before there are threads"):
+                no_barriers(ordered)
         assert shared_memory(k) == (("low", "high") if first != second else ())
     store = two_views("low", "high", "scatter").body[0]
     assert isinstance(store, ir.Store)
@@ -161,7 +172,7 @@ def test_stores_to_one_memory_are_in_order() -> None:
     for index, mode, barriers in ((near, "set", 1), (apart, "set", 0), (near, "scatter", 1), (apart, "scatter", 1), (near, "add", 0)):
         turned = dataclasses.replace(store, mode=mode, indices=(index,))  # type: ignore[arg-type]
         k = dataclasses.replace(two_views("low", "high"), body=(ir.For("turn", "range", c(0), c(3), (turned,)),))
-        assert len(needed(k)) == barriers, (index, mode)
+        assert len(unordered(k)) == barriers, (index, mode)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from nsalang.interp.numerics import memory, memory_dtype
 from nsalang.interp.run import interpret
 from nsalang.ir.verify import verify
 from nsalang.launch.kernel import load_text
-from nsalang.launch.launcher import is_exact
+from nsalang.launch.sizes import is_exact
 from nsalang.passes import PASSES, simplify
 from nsalang.syntax import parser
 from nsalang.types import typecheck

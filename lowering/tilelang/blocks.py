@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from nsalang import ir
 from nsalang.base.dtypes import F32, I32
@@ -15,6 +16,10 @@ from nsalang.lowering.tilelang.dtypes import cast, typed
 from nsalang.lowering.tilelang.elements import element, variable
 from nsalang.lowering.tilelang.expressions import expr, operand
 from nsalang.lowering.tilelang.state import Printer
+
+REDUCTIONS: dict[ir.ReduceOp, str] = {"sum": "T.reduce_sum", "max": "T.reduce_max", "min": "T.reduce_min"}
+COMBINED: dict[ir.ReduceOp, str] = {}
+"""What TileLang has no function for: the sign that makes one of two lanes."""
 
 
 def dot(p: Printer, s: ir.Assign, x: ir.Dot) -> None:
@@ -66,7 +71,6 @@ def reduce(p: Printer, s: ir.Assign, x: ir.Reduce) -> None:
     """One axis after the other, the innermost first."""
     axes = list(machine_axes(p.kernel, x.x.axes))
     assert set(x.over) <= set(axes), "a reduction over an axis that its operand lacks"
-    assert x.op in ("sum", "max", "min"), f"legalize left '{x.op}'"
     assert x.x.dtype is x.dtype, "legalize left a reduction into another dtype"
     source = operand_buffer(p, x.x, f"{ir.plain(s.name)}_terms", s)
     over = sorted((a for a in axes if a in x.over), key=axes.index, reverse=True)
@@ -81,14 +85,29 @@ def reduce(p: Printer, s: ir.Assign, x: ir.Reduce) -> None:
         else:
             known = s.name not in p.twice
             target = place(p, ir.plain(s.name) if known else f"{ir.plain(s.name)}_value", shape, x.dtype)
-        if axis in dots.rows(p.kernel):
+        if axis in dots.rows(p.kernel) or x.op in COMBINED:
             source = through_shared(p, source, x, (*axes[:at], axis, *axes[at:]), s)
-        p.out.line(f"T.reduce_{x.op}({source}, {target}, dim={at})", s.span)
+        if x.op in COMBINED:
+            combine(p, x, (source, target), (*axes[:at], axis, *axes[at:]), axis, s)
+        else:
+            p.out.line(f"{REDUCTIONS[x.op]}({source}, {target}, dim={at})", s.span)
         source = target
     if not axes and s.name in p.twice:
         scalar(p, s, Text(f"{source}[0]"))
     elif not axes:
         p.buffers[s.name] = source
+
+
+def combine(p: Printer, x: ir.Reduce, buffers: tuple[str, str], axes: Sequence[str], axis: str, s: ir.Assign) -> None:
+    """One lane of ``axis`` after the other, from shared memory: by each thread for the lanes that it holds of the other axes."""
+    source, target = buffers
+    kept, step = [a for a in axes if a != axis], p.names.pick("step")
+    with parallel(p, kept, s) if kept else nullcontext():
+        into = element(p, target, kept) if kept else f"{target}[0]"
+        first, each = (f"{source}[{', '.join(lane if a == axis else p.lane[a] for a in axes)}]" for lane in ("0", step))
+        p.out.line(f"{into} = {first}", s.span)
+        with p.out.block(f"for {step} in T.serial(1, {p.kernel.schedule.length(axis)}):", s.span):
+            p.out.line(f"{into} = {into} {COMBINED[x.op]} {each}", s.span)
 
 
 def scan(p: Printer, s: ir.Assign, x: ir.Scan) -> None:

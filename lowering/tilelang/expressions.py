@@ -21,7 +21,7 @@ INFIX: dict[ir.BinaryOp, str] = {**both.INFIX, "div": "/"}
 CALLS = {"min": "T.min", "max": "T.max", "tdiv": "T.truncdiv", "tmod": "T.truncmod"}
 FUNCTIONS: dict[ir.UnaryOp, str] = {
     "abs": "T.abs", "exp": "T.exp", "exp2": "T.exp2", "log": "T.log", "log2": "T.log2", "sqrt": "T.sqrt", "rsqrt": "T.rsqrt",
-    "floor": "T.floor", "ceil": "T.ceil",
+    "erf": "T.erf", "floor": "T.floor", "ceil": "T.ceil",
 }  # fmt: skip
 IEEE: dict[ir.BinaryOp, str] = {"add": "T.ieee_add", "sub": "T.ieee_sub", "mul": "T.ieee_mul", "div": "T.ieee_fdiv"}
 
@@ -119,12 +119,8 @@ def unary(p: Printer, x: ir.Unary) -> Text:
         case "not" | "invert":
             # T.Not turns the comparison below it around, which is wrong for NaN.
             return prefix("~", expr(p, x.x))
-        case "abs" | "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "floor" | "ceil":
-            return call(FUNCTIONS[x.op], operand(p, x.x))
-        case "sigmoid" | "tanh" | "pow2_ceil" | "ceil_log2" | "trunc" | "round":
-            raise AssertionError(f"legalize left '{x.op}'")
         case _:
-            assert_never(x.op)
+            return call(FUNCTIONS[x.op], operand(p, x.x))
 
 
 def binary(p: Printer, x: ir.Binary) -> Text:

@@ -13,6 +13,10 @@ from nsalang.lowering.triton.expressions import expr
 from nsalang.lowering.triton.shapes import long, shape, sizes
 from nsalang.lowering.triton.state import Printer
 
+REDUCTIONS: dict[ir.ReduceOp, str] = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
+COMBINED: dict[ir.ReduceOp, str] = {}
+"""What Triton has no function for: how two lanes ``a`` and ``b`` become one."""
+
 
 def dot(p: Printer, x: ir.Dot) -> Text:
     """A matrix product of blocks; with batch axes that are longer than 1, one for each of their lanes."""
@@ -63,14 +67,19 @@ def matrix(p: Printer, x: ir.Expr, groups: Sequence[tuple[str, ...]]) -> Text:
 def reduce(p: Printer, x: ir.Reduce) -> Text:
     axes = machine_axes(p.kernel, x.x.axes)
     assert set(x.over) <= set(axes), "a reduction over an axis that its operand lacks"
-    assert x.op in ("sum", "max", "min"), f"legalize left '{x.op}'"
-    name = f"tl.{x.op}"
     out = expr(p, x.x)
+    combined = p.combines(x.op) if x.op in COMBINED else None
+
+    def reduced(axis: str | None) -> Text:
+        if combined is not None:
+            return call("tl.reduce", out, str(axis), combined)
+        return call(REDUCTIONS[x.op], out) if axis is None else call(REDUCTIONS[x.op], out, axis=axis)
+
     if len(x.over) == len(axes) > 1:
-        out = call(name, out)
+        out = reduced(None)
     else:
         for position in sorted((axes.index(a) for a in x.over), reverse=True):
-            out = call(name, out, axis=str(position))
+            out = reduced(str(position))
     # Triton reduces narrow types in wider ones, and gives those.
     if x.x.dtype.bits < 32:
         out = cast(p, out, x.dtype)

@@ -7,10 +7,10 @@ from nsalang.base.target import Target
 from nsalang.ir.machine import assigned_twice, read_axes
 from nsalang.lowering import grid as grids
 from nsalang.lowering.arguments import arguments as all_arguments
-from nsalang.lowering.barriers import barriers as needed
 from nsalang.lowering.header import docstring
 from nsalang.lowering.program import Generated, Program
 from nsalang.lowering.text import Emitter, Names, Text, call, infix, method, number
+from nsalang.lowering.triton.blocks import COMBINED
 from nsalang.lowering.triton.expressions import expr
 from nsalang.lowering.triton.shapes import block_axis
 from nsalang.lowering.triton.state import Printer
@@ -23,7 +23,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     names = Names.avoiding("tl", "triton")
     entry = names.pick(kernel.name)
     arguments = all_arguments(kernel, names)
-    p = Printer(kernel, target, names, arguments, Emitter(kernel), assigned_twice(kernel), needed(kernel))
+    p = Printer(kernel, target, names, arguments, Emitter(kernel), assigned_twice(kernel))
     p.out.depth = 1
     grid(p)
     statements(p, kernel.body)
@@ -37,6 +37,12 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     head.line("import triton.language as tl")
     head.line()
     head.line()
+    for op, name in p.combining.items():
+        head.line("@triton.jit")
+        head.line(f"def {name}(a, b):")
+        head.line(f"    return {COMBINED[op]}")
+        head.line()
+        head.line()
     head.line("@triton.jit")
     head.line(f"def {entry}({', '.join(a.name for _, a in passed)}):")
     first = len(head.out)

@@ -12,7 +12,8 @@ from nsalang.lowering.text import Emitter, Names
 
 @dataclass(slots=True)
 class Printer:
-    """``variables``, ``indices``: local names; ``twice``: variables that are assigned again; ``barriers``: the ``id`` of statements with one before."""
+    """``variables``, ``indices``: local names; ``twice``: variables that are assigned again; ``combining``: names of functions that combine two
+    lanes, which stand above the kernel."""
 
     kernel: ir.Kernel
     target: Target
@@ -20,11 +21,17 @@ class Printer:
     arguments: Arguments
     out: Emitter
     twice: frozenset[str]
-    barriers: frozenset[int]
     variables: dict[str, str] = field(default_factory=dict)
     indices: dict[str, str] = field(default_factory=dict)
+    combining: dict[ir.ReduceOp, str] = field(default_factory=dict)
 
     def variable(self, name: str) -> str:
         if name not in self.variables:
             self.variables[name] = self.names.pick(ir.plain(name))
         return self.variables[name]
+
+    def combines(self, op: ir.ReduceOp) -> str:
+        """The function that combines two lanes of a reduction."""
+        if op not in self.combining:
+            self.combining[op] = self.names.pick(f"{op}_of_two")
+        return self.combining[op]

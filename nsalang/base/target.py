@@ -15,8 +15,7 @@ class Facts:
     that one thread can have; ``e4m3``: the format of that name; ``fp8``: whether conversions to and from fp8 are instructions (where not, they are
     done in software); ``clamps_fp8``: a value beyond the greatest must be clamped before they convert it; ``short_fp8``: contractions of fp8 add up with few bits;
     ``tf32``: whether operands of a contraction can be rounded to tf32; ``asynchronous``: whether blocks are copied to shared memory while others
-    are used; ``from_shared``: whether tiles are chosen for contractions that read operands from shared memory (wgmma,
-    tcgen05; sm_120 is counted among them); ``tensor_memory``: whether they have a
+    are used; ``from_shared``: whether contractions read operands from shared memory (wgmma, tcgen05); ``tensor_memory``: whether they have a
     memory of their own for results (tcgen05)."""
 
     shared_memory: int
@@ -40,7 +39,7 @@ FACTS: Mapping[str, Facts] = {
     "cuda:sm_89": Facts(99 * KIB),
     "cuda:sm_90": Facts(227 * KIB, short_fp8=True, from_shared=True),
     "cuda:sm_100": Facts(227 * KIB, from_shared=True, tensor_memory=True),
-    "cuda:sm_120": Facts(99 * KIB, from_shared=True),
+    "cuda:sm_120": Facts(99 * KIB),
     "hip:gfx942": replace(_HIP, e4m3=E4M3_FNUZ, tf32=True),
     "hip:gfx950": replace(_HIP, shared_memory=160 * KIB),
     "cpu": Facts(64 * KIB, clamps_fp8=True),

@@ -20,6 +20,7 @@ from nsalang import ir
 from nsalang.base.dtypes import DType
 from nsalang.base.source import NsaError
 from nsalang.host.memory import enough_memory
+from nsalang.ir.operations import REDUCTIONS, UNARY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,6 @@ RELATIVE = 1e-5
 ABSOLUTE = 1e-6
 SHORT = 2**-9
 CODES = 0.001
-INEXACT = ("exp", "exp2", "log", "log2", "rsqrt", "sigmoid", "tanh")
 ENGINES = ("interpreter", "triton", "tilelang")
 
 
@@ -42,8 +42,10 @@ def is_exact(kernel: ir.Kernel) -> bool:
 def _rounds_freely(node: ir.Node) -> bool:
     match node:
         case ir.Unary(op=op):
-            return op in INEXACT
-        case ir.Reduce(op="sum", dtype=dtype) | ir.Scan(dtype=dtype) | ir.Dot(dtype=dtype):
+            return UNARY[op].bound is not None
+        case ir.Reduce(op=op, dtype=dtype):
+            return dtype.is_float and REDUCTIONS[op].rounds
+        case ir.Scan(dtype=dtype) | ir.Dot(dtype=dtype):
             return dtype.is_float
     return False
 

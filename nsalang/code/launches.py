@@ -19,7 +19,7 @@ from nsalang.base.source import NsaError
 from nsalang.host.extents import Undefined, evaluate
 from nsalang.host.memory import contiguous
 from nsalang.launch.checks import check_promises
-from nsalang.launch.launcher import check_requires
+from nsalang.launch.sizes import check_requires
 
 LARGEST = 1 << 16
 """Elements of a tensor, and instances, that a launch may have; more where the kernel has nothing smaller."""

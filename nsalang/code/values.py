@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nsalang.code.accesses import Array
+from nsalang.ir.operations import UNARY
 from nsalang.toolchain.narrow_floats import fused
 
 
@@ -36,7 +37,13 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "GE": np.greater_equal, "And": np.logical_and, "Or": np.logical_or,
 }  # fmt: skip
 
+
+def _of_each(real: Callable[[float], float]) -> Callable[[Array], Array]:
+    return lambda x: np.vectorize(real, otypes=[x.dtype])(x)
+
+
 CALLS: dict[str, Callable[..., Array]] = {
+    **{op: _of_each(row.real) for op, row in UNARY.items() if row.bound is not None and row.real is not None},
     "bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor, "bitwise_not": np.bitwise_not,
     "shift_left": lambda a, b: np.left_shift(a, _amount(a, b)), "shift_right": lambda a, b: np.right_shift(a, _amount(a, b)),
     "truncdiv": truncated, "truncmod": remainder, "floordiv": np.floor_divide, "floormod": np.mod, "exp": np.exp, "exp2": np.exp2, "log": np.log,

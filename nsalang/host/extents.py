@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,6 +11,7 @@ from typing import TypeAlias
 from nsalang import ir
 from nsalang.base.dtypes import F32, DType
 from nsalang.ir import integers
+from nsalang.ir.operations import UNARY
 
 Number: TypeAlias = "int | float | bool"
 
@@ -68,53 +68,13 @@ def evaluate(expr: ir.Expr, dims: Mapping[str, int], scalars: Mapping[str, Numbe
     raise AssertionError(f"not an expression that the host can evaluate: {type(expr).__name__}")
 
 
-def pow2_ceil_bits(x: float) -> int:
-    """The bits of the least power of two that is not below abs(x), in f32."""
-    bits = int(struct.unpack("I", struct.pack("f", x))[0]) & 0x7FFFFFFF
-    return bits if bits > 0x7F800000 else (bits + 0x7FFFFF) & 0x7F800000
-
-
 def _unary(op: ir.UnaryOp, x: Number) -> Number:
-    match op:
-        case "neg":
-            return -x
-        case "not":
-            return not x
-        case "invert":
-            return ~int(x)
-        case "abs":
-            return abs(x)
-        case "floor" | "ceil" | "trunc" | "round" if isinstance(x, float) and not math.isfinite(x):
-            return x
-        case "floor":
-            return math.floor(x)
-        case "ceil":
-            return math.ceil(x)
-        case "trunc":
-            return math.trunc(x)
-        case "round":
-            return round(x)
-        case "ceil_log2":
-            return max(int(x) - 1, 0).bit_length() if isinstance(x, int) else (pow2_ceil_bits(x) >> 23) - 127
-        case "pow2_ceil":
-            return float(struct.unpack("f", struct.pack("I", pow2_ceil_bits(float(x))))[0])
-        case "sqrt":
-            return math.sqrt(x) if x >= 0 else math.nan
-        case "rsqrt":
-            return 1 / math.sqrt(x) if x > 0 else math.nan if x < 0 else math.inf
-        case "exp":
-            return math.exp(x) if x < 709 else math.inf
-        case "exp2":
-            return math.pow(2.0, x) if x < 1024 else math.inf
-        case "log":
-            return math.log(x) if x > 0 else math.nan if x < 0 else -math.inf
-        case "log2":
-            return math.log2(x) if x > 0 else math.nan if x < 0 else -math.inf
-        case "sigmoid":
-            return 1 / (1 + math.exp(-x)) if x > -709 else 0.0
-        case "tanh":
-            return math.tanh(x)
-    raise AssertionError(op)
+    row = UNARY[op]
+    if isinstance(x, float):
+        assert row.real is not None, op
+        return row.real(x) if row.gives is None else int(row.real(x))
+    assert row.integer is not None, op
+    return bool(row.integer(x)) if isinstance(x, bool) else row.integer(x)
 
 
 def _binary(op: ir.BinaryOp, a: Number, b: Number, dtype: DType) -> Number:

@@ -10,9 +10,9 @@ This module imports torch in its functions only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from nsalang.ir.operations import UNARY, Bound, UnaryOp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,34 +20,16 @@ if TYPE_CHECKING:
 TINY = 2.0**-126
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """``text`` is for people; ``error(x, y)`` the allowed absolute error at the arguments ``x`` with the exact results ``y``, both f64."""
-
-    text: str
-    error: Callable[[Tensor, Tensor], Tensor]
+BOUNDS: dict[UnaryOp, Bound] = {op: row.bound for op, row in UNARY.items() if row.bound is not None}
 
 
-BOUNDS: dict[str, Bound] = {
-    "exp": Bound("relative (|x| + 4) * 2**-23", lambda x, y: y.abs() * (x.abs() + 4) * 2.0**-23),
-    "exp2": Bound("relative 2**-21", lambda x, y: y.abs() * 2.0**-21),
-    "log": Bound("2**-20 and relative 2**-21", lambda x, y: y.abs() * 2.0**-21 + 2.0**-20),
-    "log2": Bound("2**-20 and relative 2**-21", lambda x, y: y.abs() * 2.0**-21 + 2.0**-20),
-    "rsqrt": Bound("relative 2**-21", lambda x, y: y.abs() * 2.0**-21),
-    "sigmoid": Bound("relative (|x| + 8) * 2**-23", lambda x, y: y.abs() * (x.abs() + 8) * 2.0**-23),
-    "tanh": Bound("2**-21", lambda x, y: (y * 0) + 2.0**-21),
-}
-
-
-def agrees(name: str, x: Tensor, got: Tensor) -> Tensor:
+def agrees(name: UnaryOp, x: Tensor, got: Tensor) -> Tensor:
     """Where ``got`` is within the bound of the function ``name`` at the f32 arguments ``x``: a bool tensor. NaN agrees with NaN, an
     infinity with itself and with a value that the error may carry past f32.max."""
     import torch
 
-    from nsalang.interp.numerics import exact
-
     def inside(argument: Tensor) -> Tensor:
-        exactly = exact(name, argument)
+        exactly = UNARY[name].tensor(argument)
         allowed = BOUNDS[name].error(argument, exactly) + TINY
         same = (got == exactly.float()) | (got.isnan() & exactly.isnan())
         past = got.isinf() & (exactly.abs() + allowed >= torch.finfo(torch.float32).max) & (got.sign() == exactly.sign())

@@ -10,8 +10,9 @@ This module imports torch; import it inside functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from nsalang.interp import wide
 from nsalang.interp.wide import either as _either
 from nsalang.interp.wide import some as _some
 from nsalang.ir import BinaryOp, ReduceOp, UnaryOp
+from nsalang.ir.operations import REDUCTIONS, UNARY, Reduction
 
 Partial: TypeAlias = tuple[Tensor, Tensor | None]
 """A result, and the lanes on which it has none (None: it has one on all)."""
@@ -142,59 +144,15 @@ def _truncated(x: Tensor, dtype: DType) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------------- operations
 
 
-def _f32_bits(x: Tensor) -> Tensor:
-    """Bits of |x|, as int64."""
-    return x.float().contiguous().view(torch.int32).to(torch.int64) & 0x7FFFFFFF
-
-
-def _pow2_ceil_bits(x: Tensor) -> Tensor:
-    bits = _f32_bits(x)
-    return torch.where(bits > 0x7F800000, bits, (bits + 0x7FFFFF) & 0x7F800000)
-
-
 def unary(op: UnaryOp, x: Tensor, source: DType, dtype: DType) -> Partial:
-    """``op`` of values of ``source``, giving ``dtype`` (only ``ceil_log2`` gives another dtype than its operand's)."""
-    if op == "not":
-        return ~x, None
-    if op == "invert":
-        return wrap(~x, dtype), None
-    if op == "ceil_log2":
-        return (_pow2_ceil_bits(x) >> 23) - 127, None
-    if source.is_integer:
-        assert op in ("neg", "abs"), op
-        return fit(-x if op == "neg" else x.abs(), dtype, wide.negated(x))
-    if op in ("neg", "abs"):
-        return (-x if op == "neg" else x.abs()), None
-    return _float_unary(op, x.float()).to(native(dtype)), None
-
-
-def _float_unary(op: UnaryOp, x: Tensor) -> Tensor:
-    match op:
-        case "exp" | "exp2" | "log" | "log2" | "sigmoid" | "tanh" | "rsqrt":
-            return exact(op, x.double()).float()
-        case "sqrt":
-            # torch's f32 root is not IEEE on every CPU; that of f64, rounded, is: no root of an f32 lies close enough to a tie.
-            return x.double().sqrt().to(x.dtype)
-        case "floor":
-            return x.floor()
-        case "ceil":
-            return x.ceil()
-        case "trunc":
-            return x.trunc()
-        case "round":
-            return x.round()
-        case "pow2_ceil":
-            return _pow2_ceil_bits(x).to(torch.int32).view(torch.float32)
-        case "neg" | "not" | "invert" | "abs" | "ceil_log2":
-            raise AssertionError(op)
-        case _:
-            assert_never(op)
-
-
-def exact(op: str, x: Tensor) -> Tensor:
-    """A transcendental function in f64, whose error is far below what f32 shows."""
-    function = {"exp": torch.exp, "exp2": torch.exp2, "log": torch.log, "log2": torch.log2, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
-    return 1 / x.sqrt() if op == "rsqrt" else function[op](x)
+    """``op`` of values of ``source``, giving ``dtype``."""
+    row = UNARY[op]
+    if source.is_float:
+        # What is not exact is computed in f64, whose error is far below what f32 shows.
+        single = x.float() if row.bound is None else x.double()
+        return row.tensor(single).float().to(native(dtype)) if dtype.is_float else row.tensor(single), None
+    made = row.tensor(x)
+    return (made, None) if dtype is BOOL else fit(made, dtype, wide.negated(x) if row.may_leave else None)
 
 
 _COMPARE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -288,43 +246,36 @@ def _ordered(x: Tensor) -> Tensor:
     return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
 
 
-def identity(op: ReduceOp, dtype: DType) -> float | bool:
-    """What ``op`` of nothing gives (an integer's max and min: the ends of its dtype)."""
-    match op:
-        case "sum" | "absmax":
-            return 0
-        case "max" | "argmax":
-            return float("-inf") if dtype.is_float else int(dtype.min)
-        case "min" | "argmin":
-            return float("inf") if dtype.is_float else int(dtype.max)
-        case "any":
-            return False
-        case "all":
-            return True
-        case _:
-            assert_never(op)
-
-
-def reduce(
-    op: Literal["sum", "max", "min", "absmax", "any", "all"], x: Tensor, source: DType, dtype: DType, dims: tuple[int, ...]
-) -> Partial:
-    """Reduction over ``dims``. Sums of f16 and bf16 are f32, those of bool count; the others keep the dtype."""
-    if op == "sum":
-        if dtype.is_float:
-            return x.float().sum(dims) + 0.0, None
-        x = x.to(torch.int64)
-        return fit(x.sum(dims), dtype, None if dtype.kind == "unsigned" else wide.summed(x, dims))
-    if op in ("any", "all"):
-        counts = x.to(torch.int64).sum(dims)
-        size = 1
-        for dim in dims:
-            size *= x.shape[dim]
-        return (counts > 0 if op == "any" else counts == size), None
+def reduce(op: ReduceOp, x: Tensor, source: DType, dtype: DType, dims: tuple[int, ...]) -> Partial:
+    """Reduction over ``dims`` that picks no index. Sums of f16 and bf16 are f32, those of bool count."""
+    row = REDUCTIONS[op]
+    if any(x.shape[d] == 0 for d in dims):
+        return constant(row.identity(dtype), dtype).expand([size for d, size in enumerate(x.shape) if d not in dims]), None
     if op == "absmax":
         x, outside = unary("abs", x, source, dtype)
-        return extreme("max", x, dtype, dims, identity(op, dtype)), None if outside is None else outside.any(dims)
-    assert op == "max" or op == "min", op
-    return extreme(op, x, dtype, dims, identity(op, dtype)), None
+        return extreme("max", x, dtype, dims, row.identity(dtype)), None if outside is None else outside.any(dims)
+    if row.orders is not None:
+        return extreme(row.orders, x, dtype, dims, row.identity(dtype)), None
+    if dtype.is_float:
+        assert row.tensor is not None, op
+        return row.tensor(x.float(), dims), None
+    x = x.to(torch.int64)
+    if op == "sum":
+        return fit(x.sum(dims), dtype, None if dtype.kind == "unsigned" else wide.summed(x, dims))
+    if dtype is BOOL:
+        return (x.amax(dims) if op == "any" else x.amin(dims)) != 0, None
+    return _exactly(row, x, dtype, dims)
+
+
+def _exactly(row: Reduction, x: Tensor, dtype: DType, dims: tuple[int, ...]) -> Partial:
+    """A reduction of integers by Python's."""
+    kept = [d for d in range(x.dim()) if d not in dims]
+    shape = [x.shape[d] for d in kept]
+    rows = x.permute(*kept, *dims).reshape(math.prod(shape), -1).tolist()
+    found = [row.integer(lanes) for lanes in rows]
+    outside = torch.tensor([not wide.LEAST <= value <= wide.MOST for value in found]).view(shape)
+    wrapped = torch.tensor([(value - wide.LEAST) % 2**64 + wide.LEAST for value in found], dtype=torch.int64).view(shape)
+    return fit(wrapped, dtype, _some(outside))
 
 
 def dot(a: Tensor, b: Tensor, axes: tuple[list[int], list[int], list[int]], acc: Tensor | None, dtype: DType) -> Partial:
@@ -360,7 +311,7 @@ def first_extreme(op: Literal["argmax", "argmin"], x: Tensor, dtype: DType, dim:
     """Position along ``dim``, among its first ``real`` lanes, of the largest or smallest value: the least at ties (-0 and +0 tie), 0 where
     there is nothing but NaN, or nothing."""
     x = x.narrow(dim, 0, real)
-    best = extreme("max" if op == "argmax" else "min", x, dtype, (dim,), identity(op, dtype))
+    best = extreme("max" if op == "argmax" else "min", x, dtype, (dim,), REDUCTIONS[op].identity(dtype))
     if real == 0:
         return torch.zeros(best.shape, dtype=torch.int64)
     shape = [1] * x.dim()

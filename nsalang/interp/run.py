@@ -25,7 +25,8 @@ from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.interp import collisions, numerics
 from nsalang.interp.fault import Fault
 from nsalang.interp.views import views
-from nsalang.interp.wide import MOST, ascending
+from nsalang.interp.wide import LEAST, MOST, ascending
+from nsalang.ir.intervals import padding
 
 
 class Watch(Protocol):
@@ -182,22 +183,32 @@ class Run:
                 self.store(node)
             case ir.SpanAxis():
                 start = self.integer(node.start)
+                self.reaches(node, node.start, start + node.length)
                 real = node.length if node.stop is None else max(0, min(node.length, self.integer(node.stop) - start))
                 count = self.program.schedule.length(node.axis) if self.machine else real
                 assert count >= real, f"{node.axis} has {node.length} lanes; the machine's length is {count}"
                 self.begin(node.axis, Lanes(start, count, real))
-                if start + real > MOST + 1:
-                    self.told(node.start, torch.tensor(True))
-            case ir.For(kind="range"):
-                for value in range(self.integer(node.lo), self.integer(node.hi)):
-                    self.values[node.index] = Lane(torch.tensor(value), ())
-                    self.block(node.body)
             case ir.For():
-                self.tiles(node.index, self.integer(node.lo), self.integer(node.hi), lambda: self.block(node.body))
+                low, high = self.integer(node.lo), self.integer(node.hi)
+                self.reaches(node, node.hi, high, high - low)
+                if node.kind == "tile":
+                    self.tiles(node.index, low, high, lambda: self.block((*node.early, *node.body)))
+                    return
+                for value in range(low, high):
+                    self.values[node.index] = Lane(torch.tensor(value), ())
+                    self.block((*node.early, *node.body))
             case ir.If():
                 self.block(node.body if self.scalar(node.cond) else node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
+
+    def reaches(self, axis: ir.SpanAxis | ir.For, at: ir.Expr, *ends: int) -> None:
+        """What a machine computes of the ends of an axis, with the lanes that pad it, stays within 64 bits; it begins or ends at an expression."""
+        if any(not LEAST <= end <= MOST - padding(axis) for end in ends):
+            self.told(at, torch.tensor(True))
+            raise Fault("the axis that begins or ends here leaves 64 bits", at.span or axis.span)
 
     def scalar(self, node: ir.Expr) -> int | float | bool:
         value = self.value(node)

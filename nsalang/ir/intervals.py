@@ -15,7 +15,9 @@ from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
+from nsalang.ir.growth import grown
 from nsalang.ir.integers import divide
+from nsalang.ir.operations import REDUCTIONS, UNARY
 
 LEAST, MOST = -(2**63), 2**63 - 1
 NARROW_DIM = 2**31 - 1 - 2**17
@@ -24,6 +26,13 @@ LONGEST_TILE = 65536
 """The longest tile that a schedule may choose; what a tile's index can exceed its range by while lengths are not chosen."""
 ROUNDS = 4
 """How often variables are joined before those that still grow are given up."""
+
+
+def padding(s: ir.SpanAxis | ir.For) -> int:
+    """How far past the end of an axis the lanes reach that a machine pads it with, at most."""
+    if isinstance(s, ir.For):
+        return LONGEST_TILE if s.kind == "tile" else 0
+    return max(LONGEST_TILE, (1 << s.length.bit_length()) - s.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,6 @@ class Interval:
 
 
 FULL = Interval(LEAST, MOST)
-CEIL_LOG2 = Interval(-127, 128)
-"""From 0 to infinity and NaN, by the exponent's bits."""
 
 
 def cut(lo: int, hi: int) -> Interval:
@@ -82,6 +89,7 @@ class Bounds:
         self.variables: dict[str, Interval] = {}
         self._known: dict[int, tuple[ir.Expr, Interval]] = {}
         self._settled = False
+        self._caps: dict[str, Interval] = {}
         self._empty = {
             n.axis for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.SpanAxis) and (n.stop is not None or n.length == 0)
         }
@@ -115,7 +123,21 @@ class Bounds:
         return dims
 
     def _solve(self) -> None:
-        """Join every variable's assignments until nothing changes; what still grows after some rounds may be anything."""
+        """Join every variable's assignments until nothing changes. What still grows after some rounds may be anything, or lies as far from where
+        it begins as its additions reach, which is seen by what the others are: so the search is made again for what follows from that."""
+        grows = self._join()
+        while True:
+            found = {n: c for n in sorted(grows - self._caps.keys()) if (c := self._capped(n)) is not None}
+            if not found:
+                break
+            self._caps |= found
+            self.variables = {}
+            grows |= self._join()
+        self._settled = True
+
+    def _join(self) -> set[str]:
+        """The variables that had to be given up."""
+        given_up: set[str] = set()
         for turn in count():
             before = dict(self.variables)
             for index in self.kernel.grid:
@@ -125,14 +147,32 @@ class Bounds:
             if self.variables == before:
                 break
             if turn >= ROUNDS:
-                self.variables |= {n: FULL for n, v in self.variables.items() if v != before.get(n)}
-        self._settled = True
+                grow = [n for n, v in self.variables.items() if v != before.get(n)]
+                given_up.update(grow)
+                self.variables |= {n: self._caps.get(n, FULL) for n in grow}
+        return given_up
+
+    def _capped(self, name: str) -> Interval | None:
+        """Between what a variable stays that its loops add to."""
+
+        def rounds(loop: ir.For) -> int:
+            length = self.lengths.get(loop.index, 1) if loop.kind == "tile" else 1
+            return -(-max(0, self.of(loop.hi).hi - self.of(loop.lo).lo) // length)
+
+        def ends(e: ir.Expr) -> tuple[int, int]:
+            found = self.of(e)
+            return found.lo, found.hi
+
+        found = grown(self.kernel.body, name, ends, rounds)
+        return None if found is None or computed(*found) == FULL else Interval(*found)
 
     def _statement(self, node: ir.Stmt) -> None:
         match node:
             case ir.Assign():
                 if node.value.dtype.is_integer:
-                    found = self.of(node.value)
+                    found, cap = self.of(node.value), self._caps.get(node.name)
+                    if cap is not None:
+                        found = cut(min(max(found.lo, cap.lo), cap.hi), max(min(found.hi, cap.hi), cap.lo))
                     old = self.variables.get(node.name)
                     self.variables[node.name] = found if old is None else old.join(found)
             case ir.SpanAxis():
@@ -140,12 +180,12 @@ class Bounds:
                 self._lies(node.axis, cut(start.lo, start.hi + self.lengths.get(node.axis, 2 * node.length) - 1))
             case ir.For():
                 self._index(node.index, node.lo, node.hi, node.kind == "tile")
-                for inner in node.body:
+                for inner in (*node.early, *node.body):
                     self._statement(inner)
             case ir.If():
                 for inner in (*node.body, *node.orelse):
                     self._statement(inner)
-            case ir.Store():
+            case ir.Store() | ir.Barrier():
                 pass
             case _:
                 assert_never(node)
@@ -225,23 +265,10 @@ class Bounds:
 
     def _unary(self, node: ir.Unary) -> Interval:
         x = self.of(node.x) if not node.x.dtype.is_float else FULL
-        match node.op:
-            case "neg":
-                return self._modular(node.dtype, computed(-x.hi, -x.lo))
-            case "abs":
-                return self._modular(node.dtype, computed(0 if 0 in x else min(abs(x.lo), abs(x.hi)), max(abs(x.lo), abs(x.hi))))
-            case "invert":
-                return self._modular(node.dtype, cut(-1 - x.hi, -1 - x.lo))
-            case "ceil_log2":
-                return CEIL_LOG2
-            case "not":
-                return of_dtype(BOOL)
-            case (
-                "exp" | "exp2" | "log" | "log2" | "sqrt" | "rsqrt" | "sigmoid" | "tanh" | "pow2_ceil" | "floor" | "ceil" | "trunc" | "round"
-            ):
-                return FULL
-            case _:
-                assert_never(node.op)
+        row = UNARY[node.op]
+        if row.ends is None or node.dtype.is_float:
+            return FULL
+        return self._modular(node.dtype, computed(*row.ends((x.lo, x.hi))))
 
     def _dot(self, node: ir.Dot) -> Interval:
         if node.dtype.is_float:
@@ -256,19 +283,12 @@ class Bounds:
         if node.dtype.is_float:
             return FULL
         x = self.of(node.x) if not node.x.dtype.is_float else FULL
-        match node.op:
-            case "argmax" | "argmin":
-                return self.indices.get(node.over[0], FULL)
-            case "sum":
-                lanes = self._lanes(node.over)
-                return self._modular(node.dtype, computed(min(0, x.lo * lanes), max(0, x.hi * lanes)))
-            case "absmax":
-                return self._modular(node.dtype, computed(0, max(abs(x.lo), abs(x.hi))))
-            case "max" | "min" | "any" | "all":
-                # Of no lanes it is the end of the dtype.
-                return x.join(of_dtype(node.dtype)) if self._empty.intersection(node.over) else x
-            case _:
-                assert_never(node.op)
+        row = REDUCTIONS[node.op]
+        if row.picks:
+            return self.indices.get(node.over[0], FULL)
+        if row.orders is not None and self._empty.intersection(node.over):
+            return x.join(of_dtype(node.dtype))  # of no lanes it is the end of the dtype
+        return self._modular(node.dtype, computed(*row.ends((x.lo, x.hi), self._lanes(node.over))))
 
     def _binary(self, node: ir.Binary) -> Interval:
         if node.dtype is BOOL:

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, DType
-from nsalang.ir.operations import ADDABLE
+from nsalang.ir.operations import ADDABLE, REDUCTIONS, UNARY
 from nsalang.ir.places import FREE
 from nsalang.ir.printer import natural, show
 
@@ -33,7 +33,6 @@ def text_of(node: ir.Node) -> str:
     return where + (show(node) if isinstance(node, ir.Value) else type(node).__name__)  # type: ignore[arg-type]
 
 
-FLOAT_ONLY = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round")
 FACTORS = (BF16, F16, F32, E4M3, E4M3_FNUZ, I8)
 INTEGER_ONLY = ("floordiv", "mod", "tdiv", "tmod", "shl", "shr")
 
@@ -55,7 +54,10 @@ class _Checker:
         parameters = [t.name for t in k.tensors] + [v.name for v in k.views] + [s.name for s in k.scalars]
         assert len(set(parameters)) == len(parameters), f"two parameters or views of one name in {parameters}"
         assert len(set(k.dims)) == len(k.dims), f"two dimensions of one name in {k.dims}"
-        declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis)] + [n.index for n in body_nodes(k) if isinstance(n, ir.For)]
+        early = {id(s) for n in body_nodes(k) if isinstance(n, ir.For) for s in n.early}  # its axes are the body's
+        declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis) and id(n) not in early] + [
+            n.index for n in body_nodes(k) if isinstance(n, ir.For)
+        ]
         declared += [g.name for g in k.grid]
         declared += [name for name, _, _ in k.schedule.groups]
         assert len(set(declared)) == len(declared), f"two index variables of one name in {sorted(declared)}"
@@ -159,12 +161,14 @@ class _Checker:
                     f"the loop over {node.index} carries {sorted(carried)}, not {sorted(node.carried)}"
                 )
                 tiled = node.kind == "tile"
-                self.block(node.body, node.index if tiled else None, None if tiled else node.index)
+                self.block((*node.early, *node.body), node.index if tiled else None, None if tiled else node.index)
             case ir.If():
                 self.expression(node.cond)
                 assert node.cond.dtype is BOOL and not node.cond.axes, f"a branch on {_type(node.cond)}: {text_of(node.cond)}"
                 self.block(node.body)
                 self.block(node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
 
@@ -235,7 +239,7 @@ class _Checker:
     def expression(self, node: ir.Expr) -> None:
         for axis in node.axes:
             assert axis in self.axes, f"axis {axis} does not exist here: {text_of(node)}"
-        if not (isinstance(node, ir.Unary) and node.op == "ceil_log2") and not isinstance(node, ir.Reduce | ir.Scan | ir.Dot):
+        if not (isinstance(node, ir.Unary) and UNARY[node.op].gives) and not isinstance(node, ir.Reduce | ir.Scan | ir.Dot):
             assert node.dtype is natural(node), f"{node.dtype} does not follow from the operands of {text_of(node)}"
         match node:
             case ir.Const():
@@ -306,15 +310,10 @@ class _Checker:
             assert node.dtype.min <= node.value <= node.dtype.max, f"the constant {node.value} does not fit {node.dtype}"
 
     def unary(self, node: ir.Unary) -> None:
-        x = node.x.dtype
-        if node.op == "not":
-            assert x is BOOL, f"'not' of {x}: {text_of(node)}"
-        elif node.op == "invert":
-            assert x.is_integer, f"'~' of {x}: {text_of(node)}"
-        else:
-            assert _calculates(x) and (x.is_float or node.op not in FLOAT_ONLY), f"{node.op} of {x}: {text_of(node)}"
-        if node.op == "ceil_log2":
-            assert node.dtype.kind == "signed", f"ceil_log2 is an integer: {text_of(node)}"
+        row = UNARY[node.op]
+        assert node.x.dtype in row.takes, f"'{node.op}' of {node.x.dtype}: {text_of(node)}"
+        if row.gives is not None:
+            assert node.dtype.kind == row.gives.kind, f"{node.op} gives {row.gives}: {text_of(node)}"
 
     def binary(self, node: ir.Binary) -> None:
         a, b, op = node.a.dtype, node.b.dtype, node.op
@@ -368,12 +367,9 @@ class _Checker:
         assert set(node.over) <= set(node.x.axes), f"an axis that is not there is reduced: {text_of(node)}"
         self.has(node.axes, tuple(a for a in node.x.axes if a not in node.over), text_of(node))
         assert _counts_as(node.dtype, natural(node)), f"{node.dtype} does not follow from the operand of {text_of(node)}"
-        x = node.x.dtype
-        if node.op in ("any", "all"):
-            assert x is BOOL, f"{node.op} of {x}: {text_of(node)}"
-        else:
-            assert _calculates(x) or (node.op == "sum" and x is BOOL), f"{node.op} of {x}: {text_of(node)}"
-        assert node.op not in ("argmax", "argmin") or len(node.over) == 1, f"{node.op} over several axes: {text_of(node)}"
+        row, x = REDUCTIONS[node.op], node.x.dtype
+        assert x in row.takes or x in row.converts, f"'{node.op}' of {x}: {text_of(node)}"
+        assert not row.picks or len(node.over) == 1, f"{node.op} over several axes: {text_of(node)}"
 
 
 def _calculates(dtype: DType) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, device
 
 VARIABLE = "NSALANG_CHECK"
+_KEY = getattr(os.environ, "encodekey", str)(VARIABLE)
 UNTOUCHED = -(2**63) + 0x6E7361
 """What an element of the tensor of checks holds until a check fails; no index is meant to be this."""
 
@@ -33,6 +34,9 @@ def wanted(option: bool | None) -> bool:
     """Whether a call is checked: as its option says, else as the environment says at this moment. Raises NSA0519 for what it does not take."""
     if option is not None:
         return option
+    table: dict[object, object] | None = getattr(os.environ, "_data", None)  # os.environ.get costs a call 1 µs
+    if table is not None and _KEY not in table:
+        return False
     value = os.environ.get(VARIABLE, "")
     found = SWITCH.get(value.lower())
     if found is None:

@@ -61,6 +61,11 @@ class Ends:
     def __neg__(self) -> Ends:
         return Ends(_less(self.high), _less(self.low))
 
+    @property
+    def exact(self) -> bool:
+        """Whether the integer is this expression of dimensions and scalars."""
+        return self.low is not None and self.low == self.high
+
     def join(self, other: Ends) -> Ends:
         return Ends(_both("min", self.low, other.low), _both("max", self.high, other.high))
 
@@ -167,6 +172,8 @@ def _known_element(at: Known, e: ir.Load) -> Ends:
     if e.tensor in at.reaches:
         return at.reaches[e.tensor]
     kernel = at.book.kernel
+    if kernel is not None and e.tensor.startswith("search "):
+        return Ends(ir.const(0), kernel.tensor(e.tensor.removeprefix("search ")).shape[0])
     if kernel is not None and e.tensor in {t.name for t in kernel.tensors}:
         for low, high in values(kernel, e.tensor):
             return Ends(wide(low), tidy(ir.binary("sub", wide(high), ir.const(1))))
@@ -189,11 +196,21 @@ def _binary(at: Known, e: ir.Binary) -> Ends:
             scaled = Ends(_product(x.low, factor), _product(x.high, factor))
             assert isinstance(factor, ir.Const)
             return scaled if factor.value >= 0 else Ends(scaled.high, scaled.low)
-        case "mul" if at.ends(e.a)[0] >= 0 and at.ends(e.b)[0] >= 0:
-            return Ends(ir.const(0), _product(a.high, b.high))
+        case "mul" if a.exact and b.exact:
+            product = _product(a.low, b.low)
+            return Ends(product, product)
+        case "mul" if _is_count(at, e.b, b):
+            return a.times(b.high)
+        case "mul" if _is_count(at, e.a, a):
+            return b.times(a.high)
         case "floordiv" if isinstance(e.b, ir.Const) and e.b.value > 0:
             return Ends(_both("floordiv", a.low, e.b), _both("floordiv", a.high, e.b))
     return numeric(at, e)
+
+
+def _is_count(at: Known, e: ir.Expr, ends: Ends) -> bool:
+    """Whether an integer is never negative."""
+    return at.ends(e)[0] >= 0 or (isinstance(ends.low, ir.Const) and ends.low.value >= 0)
 
 
 def _both(op: ir.BinaryOp, a: End, b: End) -> End:
@@ -252,21 +269,40 @@ PLAIN = (1, 64)
 
 
 def between_sizes(at: Known, value: ir.Expr, low: int, high: int) -> ir.Expr | None:
-    """A condition on dimensions and scalars alone under which a value lies between two numbers; None where its ends speak of something else, or
-    where plain sizes would break it."""
+    """A condition on dimensions and scalars alone under which a value lies between two numbers; None where its ends speak of something else."""
     ends = symbolic(at, value)
     if ends.low is None or ends.high is None or not (_only_sizes(ends.low) and _only_sizes(ends.high)):
         return None
-    parts = [_plainly(p) for p in (ir.binary("le", ir.const(low), ends.low), ir.binary("le", ends.high, ir.const(high)))]
-    parts = [p for p in parts if not holds(p)]
-    names = {n.name for p in parts for n in ir.walk(p) if isinstance(n, (ir.Dim, ir.Scalar))}
-    if not names:
-        return None
+    wanted = ir.binary("le", ir.const(low), _neat(ends.low)), ir.binary("le", _neat(ends.high), ir.const(high))
+    parts = [p for p in dict.fromkeys(_plainly(w) for w in wanted) if not holds(p)]
+    return every(parts) if any(isinstance(n, (ir.Dim, ir.Scalar)) for p in parts for n in ir.walk(p)) else None
+
+
+def kept_by(condition: ir.Expr, sizes: tuple[int, ...] = PLAIN) -> bool:
+    """Whether a condition on dimensions and scalars holds where all of them are of one of these sizes."""
+    names = {n.name for n in ir.walk(condition) if isinstance(n, (ir.Dim, ir.Scalar))}
     try:
-        kept = all(evaluate(p, dict.fromkeys(names, size)) for p in parts for size in PLAIN)
+        return all(evaluate(p, dict.fromkeys(names, size)) for p in conjuncts(condition) for size in sizes)
     except Open:
-        return None
-    return every(parts) if kept else None
+        return False
+
+
+def _neat(e: ir.Expr) -> ir.Expr:
+    """Without zeros that are added, and ends that no dimension has."""
+
+    def rule(n: ir.Node) -> ir.Node:
+        match n:
+            case ir.Binary(op="add", a=ir.Const(value=0), b=x) | ir.Binary(op="add" | "sub", a=x, b=ir.Const(value=0)):
+                return x
+            case ir.Binary(op="max", a=ir.Dim() as x, b=ir.Const(value=0)):
+                return x
+            case ir.Binary(op="min", a=ir.Dim(), b=ir.Const(value=0)):
+                return ir.const(0)
+            case ir.Binary(op="mul", a=ir.Const(value=0)) | ir.Binary(op="mul", b=ir.Const(value=0)):
+                return ir.const(0)
+        return n
+
+    return ir.rewrite(e, rule)
 
 
 def _plainly(e: ir.Binary) -> ir.Binary:

@@ -12,8 +12,9 @@ from typing import Literal, assert_never
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.base.source import Span
-from nsalang.ir.intervals import LEAST, MOST, conjuncts
-from nsalang.proof.ends import Ends, Ranges, between_sizes, symbolic
+from nsalang.ir.intervals import LEAST, MOST, conjuncts, padding
+from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.proof.ends import Ends, Ranges, between_sizes, kept_by, symbolic
 from nsalang.proof.forms import LARGEST, between, described, divided, narrowed, replace_terms, size, tidy
 from nsalang.proof.invariants import entering, kept
 from nsalang.proof.lemmas import DIMS, index, substitute
@@ -28,8 +29,9 @@ Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice",
 
 @dataclass(frozen=True, slots=True)
 class Obligation:
-    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range.
-    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`). ``bound``: a condition on dimensions and scalars that lets the goal follow."""
+    """``facts`` must imply ``goal``. ``what``: the access or expression as written; ``position``: the axis of the tensor, for a range; 1 for
+    an overflow of the axis that begins or ends at ``what``.
+    ``unguarded``: what holds of a load without what its author asks, where that is about lanes that it lacks (see `counts_lanes`). ``needs``: a condition on dimensions and scalars that lets the goal follow; ``bound``: the same, where a launch may check it unasked."""
 
     kind: Kind
     what: str
@@ -40,6 +42,7 @@ class Obligation:
     position: int = 0
     unguarded: tuple[ir.Expr, ...] | None = None
     bound: ir.Expr | None = None
+    needs: ir.Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,15 @@ class Walk(Symbols):
                 if s.stop is not None:
                     self.look(s.stop)
                 stop = tidy(ir.binary("add", start, ir.const(s.length)))
-                if s.stop is None:
-                    self._reaches(s, stop)
+                if not -DIMS <= self.ends(start)[0] <= self.ends(start)[1] <= DIMS:  # else only a length that no machine has leads beyond
+                    self._axis(s.start, [(stop, padding(s))])
                 self.ranges[s.axis] = Ranges(s.axis, start, stop, None if s.stop is None else self.resolve(s.stop), whole=True)
             case ir.If():
                 self._branch(s)
             case ir.For():
                 self._loop(s)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(s)
 
@@ -166,6 +171,7 @@ class Walk(Symbols):
         self.look(s.lo)
         self.look(s.hi)
         r = Ranges(s.index, self.resolve(s.lo), self.resolve(s.hi))
+        self._axis(s.hi, [(r.stop, padding(s)), (tidy(ir.binary("sub", r.stop, r.start)), padding(s))])
         outside, count, entered, scope, loops = self.known(r.start, r.stop), len(self.facts), dict(self.values), self.scope, self.loops
         self.epoch += 1
         self.enter(r)
@@ -309,10 +315,10 @@ class Walk(Symbols):
             case ir.Binary():
                 self._binary(node)
             case ir.Unary():
-                if node.op in ("neg", "abs"):
+                if UNARY[node.op].may_leave:
                     self._stays(node)
             case ir.Reduce():
-                if node.op in ("sum", "absmax"):
+                if REDUCTIONS[node.op].may_leave:
                     self._stays(node)
             case ir.Scan() | ir.Dot():
                 self._stays(node)
@@ -400,14 +406,16 @@ class Walk(Symbols):
         self.book.definitions[exact.tensor] = replace(known, facts=facts)
         return exact
 
-    def _reaches(self, s: ir.SpanAxis, beyond: ir.Expr) -> None:
-        """The indices of a span, up to the one before ``beyond``, stay within 64 bits."""
-        if self.ends(beyond)[1] - 1 > MOST:
-            goal = ir.binary("le", beyond, ir.const(MOST + 1))
-            facts = (*self._huge(), *divided(goal), *self.known(goal))
-            if not self.quiet:
-                text = f"{described(s.start)} + {s.length - 1}"
-                self.obligations.append(Obligation("overflow", text, (*self.assumed, *facts), goal, s.start.span or s.span))
+    def _axis(self, at: ir.Expr, reached: list[tuple[ir.Expr, int]]) -> None:
+        """What a machine computes of the ends of an axis, to look whether a lane exists and where a loop ends, stays within 64 bits: each of
+        these, with so much more for lanes that pad it."""
+        parts: list[ir.Expr] = []
+        for e, more in reached:
+            low, high = self.ends(e)
+            parts += [] if high <= MOST - more else [ir.binary("le", e, ir.const(MOST - more))]
+            parts += [] if low >= LEAST else [ir.binary("le", ir.const(LEAST), e)]
+        if parts:
+            self._oblige("overflow", at, every(parts), self._huge(), position=1)
 
     def _huge(self) -> tuple[ir.Expr, ...]:
         """No extent reaches 2**48: memory is smaller, and the launch refuses it where strides of 0 would allow it."""
@@ -421,16 +429,23 @@ class Walk(Symbols):
         self.facts.pop()
 
     def _oblige(
-        self, kind: Kind, node: ir.Expr, goal: ir.Expr, more: tuple[ir.Expr, ...] = (), ends: tuple[ir.Expr, int, int] | None = None
+        self,
+        kind: Kind,
+        node: ir.Expr,
+        goal: ir.Expr,
+        more: tuple[ir.Expr, ...] = (),
+        ends: tuple[ir.Expr, int, int] | None = None,
+        position: int = 0,
     ) -> None:
         """``ends``: a value, and between which numbers the goal wants it."""
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
             self.supposed = tuple(self.facts)
-            bound = None if ends is None else between_sizes(self, *ends)
+            needs = None if ends is None else between_sizes(self, *ends)
             self.supposed = ()
-            made = Obligation(kind, described(node), facts, goal, node.span, bound=bound)
+            bound = needs if needs is not None and kept_by(needs) else None
+            made = Obligation(kind, described(node), facts, goal, node.span, position=position, bound=bound, needs=needs)
             if made not in self.obligations[-4:]:  # both ends of one split ask the same
                 self.obligations.append(made)
 
@@ -464,7 +479,7 @@ def counts_lanes(node: ir.Node) -> bool:
 def start(kernel: ir.Kernel) -> Walk:
     """A walk before the first statement: dimensions, requirements and the grid are known."""
     stores = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)]
-    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores))
+    walk = Walk(kernel, written=frozenset(kernel.memory(s.tensor) for s in stores))
     walk.book.kernel = kernel
     walk.assumed += hypotheses(kernel)
     for g in kernel.grid:

@@ -16,7 +16,8 @@ from typing import TypeAlias
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
-from nsalang.ir.intervals import CEIL_LOG2, conjuncts
+from nsalang.ir.intervals import conjuncts
+from nsalang.ir.operations import UNARY
 
 Product: TypeAlias = tuple[int, ...]
 """Symbols by number, sorted; () is 1."""
@@ -52,8 +53,9 @@ def _between(low: ir.Expr, x: ir.Expr, high: ir.Expr) -> tuple[ir.Expr, ir.Expr]
 def bit_facts(node: ir.Expr) -> tuple[ir.Expr, ...]:
     """What bounds an integer operation that has no linear form: the bits of a number that is not negative, and exponents of floats."""
     match node:
-        case ir.Unary(op="ceil_log2"):
-            return _between(ir.const(CEIL_LOG2.lo), node, ir.const(CEIL_LOG2.hi))
+        case ir.Unary() if node.x.dtype.is_float and node.dtype.is_integer and (exponents := UNARY[node.op].ends) is not None:
+            low, high = exponents((0, 0))
+            return _between(ir.const(low), node, ir.const(high))
         case ir.Binary(op="and" | "or" | "xor" | "shr") if node.dtype.is_integer:
             zero = ir.Const(node.dtype, (), 0)
             a, b = (ir.binary("le", zero, x) for x in (node.a, node.b))
@@ -242,7 +244,7 @@ class Reason:
             case ir.Cast() if e.x.dtype is BOOL:
                 self._add(me)
                 self._add(plus({(): 1}, me, -1))
-            case ir.Unary(op="ceil_log2"):
+            case ir.Unary() if e.x.dtype.is_float and e.dtype.is_integer:
                 for fact in bit_facts(e):
                     for row in self._rows_of(fact):
                         self._add(row)

@@ -305,15 +305,8 @@ class Encoder:
                 return self.integer(node.value)
             case ir.Where():
                 return z3.If(self.boolean(node.cond), self.integer(node.a), self.integer(node.b))
-            case ir.Unary(op="neg") if node.dtype.kind == "signed":
-                return -self.integer(node.x)
-            case ir.Unary(op="abs") if node.dtype.kind == "signed":
-                x = self.integer(node.x)
-                return z3.If(x < 0, -x, x)
-            case ir.Unary(op="invert") if node.dtype.kind == "signed":
-                return -1 - self.integer(node.x)
-            case ir.Unary(op="invert") if node.dtype.kind == "unsigned":
-                return int(node.dtype.max) - self.integer(node.x)
+            case ir.Unary() if node.x.dtype.is_integer:
+                return self._unary(node)
             case ir.Bitcast() if node.x.dtype.is_integer:
                 return self._wrapped(self.integer(node.x), node.dtype)
             case ir.Binary():
@@ -324,6 +317,20 @@ class Encoder:
                 x = self.integer(node.x)
                 return x if node.mode != "wrap" and node.dtype.kind == "signed" else self._wrapped(x, node.dtype)
         return self.unknown(node)
+
+    def _unary(self, node: ir.Unary) -> Any:
+        import z3
+
+        x = self.integer(node.x)
+        match node.op:
+            case "neg":
+                return self._wrapped(-x, node.dtype) if node.dtype.kind == "unsigned" else -x
+            case "abs":
+                return z3.If(x < 0, -x, x) if node.dtype.kind == "signed" else x
+            case "invert":
+                return -1 - x if node.dtype.kind == "signed" else int(node.dtype.max) - x
+            case _:
+                raise AssertionError(f"what '{node.op}' of an integer is, is not said here")
 
     def _wrapped(self, x: Any, dtype: DType) -> Any:
         low, size = int(dtype.min), 2**dtype.bits

@@ -8,6 +8,7 @@ from itertools import product
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
 from nsalang.ir import integers
+from nsalang.ir.operations import UNARY
 
 SMALL = (1, 0, 2, 64, 128, 512, 1024, 3, 4096, 65536)
 MOST_TRIALS = 4000
@@ -30,10 +31,8 @@ def evaluate(e: ir.Expr, values: Mapping[str, int]) -> int:
             return 0
         case ir.Full():
             return evaluate(e.value, values)
-        case ir.Unary(op="not"):
-            return 1 - evaluate(e.x, values)
-        case ir.Unary(op="neg") if e.dtype.kind == "signed":
-            return -evaluate(e.x, values)
+        case ir.Unary() if e.dtype.kind in ("signed", "bool") and (integer := UNARY[e.op].integer) is not None:
+            return integer(evaluate(e.x, values))
         case ir.Where():
             return evaluate(e.a if evaluate(e.cond, values) else e.b, values)
         case ir.Cast(mode="convert") if (e.dtype.kind == "signed") and (e.x.dtype.is_integer or e.x.dtype is BOOL):

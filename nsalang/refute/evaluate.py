@@ -8,6 +8,7 @@ from typing import TypeAlias
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
 from nsalang.ir import integers
+from nsalang.ir.operations import UNARY
 
 Number: TypeAlias = "int | float | bool"
 Element: TypeAlias = Callable[[str, tuple[int, ...]], "Number | None"]
@@ -37,19 +38,21 @@ def evaluate(node: ir.Expr, names: Mapping[str, Number], element: Element = no_e
         case ir.Where():
             cond = evaluate(node.cond, names, element)
             return None if cond is None else evaluate(node.a if cond else node.b, names, element)
-        case ir.Unary(op="not" | "neg" | "abs"):
-            x = evaluate(node.x, names, element)
-            if x is None or (node.dtype.is_float and node.op != "neg"):
+        case ir.Unary():
+            x, row = evaluate(node.x, names, element), UNARY[node.op]
+            if node.op == "neg" and isinstance(x, float):
+                return -x
+            if x is None or row.integer is None or isinstance(x, float) or node.dtype.is_float:
                 return None
-            return not x if node.op == "not" else _wrapped(-x if node.op == "neg" else abs(x), node.dtype)
+            return bool(row.integer(int(x))) if node.dtype is BOOL else _wrapped(row.integer(int(x)), node.dtype)
         case ir.Cast() if node.x.dtype is BOOL or node.x.dtype.is_integer:
             x = evaluate(node.x, names, element)
             if x is None or node.dtype.is_float:
                 return None
             return _wrapped(int(x), node.dtype, node.mode == "wrap")
-        case ir.Unary(op="invert") | ir.Bitcast() if node.x.dtype.is_integer:
+        case ir.Bitcast() if node.x.dtype.is_integer:
             x = evaluate(node.x, names, element)
-            return None if x is None else _wrapped(int(x) if isinstance(node, ir.Bitcast) else ~int(x), node.dtype, wraps=True)
+            return None if x is None else _wrapped(int(x), node.dtype, wraps=True)
         case ir.Border():
             n, parts, g = (evaluate(e, names, element) for e in (node.n, node.parts, node.g))
             if n is None or parts is None or g is None or parts == 0:

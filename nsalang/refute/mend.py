@@ -16,6 +16,7 @@ from nsalang.ir.intervals import conjuncts
 from nsalang.ir.operations import ADDABLE
 from nsalang.proof import smt
 from nsalang.proof.claims import hypotheses
+from nsalang.proof.ends import kept_by
 from nsalang.proof.lemmas import Book, bare, element_types
 from nsalang.proof.obligations import Obligation
 from nsalang.proof.prover import completed, decide, settle
@@ -24,6 +25,9 @@ from nsalang.refute.wording import access_of, dtype_of, text, text_of
 
 MOST = 24
 """Proposals that are asked about, at most."""
+
+SMALL = 8
+"""A size that a bound which is worth proposing allows."""
 
 # -------------------------------------------------------------------------------------------------------------------- proposals
 
@@ -35,6 +39,8 @@ def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], elemen
         parts = [c for c in conjuncts(o.goal) if evaluate(c, values, element) is not True]
         if parts and all(_written(p) for p in parts) and _settles(kernel, o, parts):
             return tuple(f"'require({text(_tidy(p))})' settles it" for p in parts)
+    if o.needs is not None and (required := _required(o.needs)) and any(evaluate(c, values) is False for c in conjuncts(o.needs)):
+        return required
     if o.kind == "range" and (exchanged := _exchanged(kernel, o, values, element)):
         return exchanged
     asked = islice((c for c in _requirements(kernel, o) if evaluate(c, values, element) is False), MOST)
@@ -62,7 +68,10 @@ def helps(kernel: ir.Kernel, o: Obligation, values: Mapping[str, Number], elemen
 
 
 def bounded(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
-    """The first bound on one dimension that settles that an integer fits: of the positions and counts along it."""
+    """A bound on dimensions and scalars that settles that an integer fits or stays: what its ends need, or the first on one dimension, where it is
+    of the positions and counts along it."""
+    if o.needs is not None and (parts := _required(o.needs)):
+        return parts
     dtype = ALL.get(dtype_of(kernel, o)) if o.kind == "fits" else None
     if dtype is None:
         return ()
@@ -70,6 +79,13 @@ def bounded(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
         if _settles(kernel, o, [ir.binary("le", ir.Dim(I64, (), dim), ir.const(int(dtype.max)))]):
             return (f"'require({dim} <= {dtype}.max)' settles it",)
     return ()
+
+
+def _required(condition: ir.Expr) -> tuple[str, ...]:
+    """Each part of a condition as a ``require``; none where one cannot be written, or leaves room for the smallest sizes alone."""
+    parts = list(conjuncts(condition))
+    useful = kept_by(condition, (1, SMALL)) and all(_written(p) for p in parts)
+    return tuple(f"'require({text(p)})' settles it" for p in parts) if useful else ()
 
 
 def _narrowed(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:

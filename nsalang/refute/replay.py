@@ -25,7 +25,7 @@ from nsalang.refute.models import EXTREMES, LARGEST, PATTERNS, Launch, everythin
 MOST_INSTANCES = 5000
 BUDGET = 1 << 26
 """Lanes that the replays of one counterexample compute, at most; every expression and statement counts as ``EACH`` more."""
-EACH = 64
+EACH = 1024
 AT_ONCE = 1 << 22
 """Lanes of one expression, at most."""
 

@@ -13,7 +13,7 @@ from nsalang import ir
 from nsalang.base.dtypes import ALL, I64
 from nsalang.base.source import Diagnostic
 from nsalang.proof import smt
-from nsalang.proof.lemmas import bare, element_types
+from nsalang.proof.lemmas import bare, border_is, element_types
 from nsalang.proof.obligations import Obligation
 from nsalang.proof.prover import Result, completed
 from nsalang.refute import mend
@@ -76,8 +76,8 @@ def unknown(kernel: ir.Kernel, result: Result) -> Diagnostic:
 
 
 def _wrapping(kernel: ir.Kernel, o: Obligation) -> tuple[str, ...]:
-    """Arithmetic that needs no proof, where it is the size of an integer that is not settled, such as that of a sum over data."""
-    if o.kind == "overflow":
+    """Arithmetic that needs no proof, where it is the size of an integer made of data that is not settled, such as that of a sum."""
+    if o.kind == "overflow" and not o.position and any(isinstance(n, ir.Load) for n in ir.walk(o.goal)):
         return ("u32 wraps at 2**32 and needs no bound: convert what is added up, u32(x)",)
     dtype = dtype_of(kernel, o) if o.kind == "fits" else ""
     return (f"'wrap(…, {dtype})' keeps the low bits of any value",) if dtype in ALL else ()
@@ -91,6 +91,8 @@ def _models(kernel: ir.Kernel, o: Obligation, model: Mapping[str, int]) -> Itera
     some = [ir.binary("ge", ir.Dim(I64, (), d), ir.const(1)) for d in kernel.dims]
     dtypes = element_types(kernel)
     facts = completed(kernel, (*o.facts, *some), o.goal)
+    borders = dict.fromkeys(n for f in (*facts, bare(o.goal)) for n in ir.walk(f) if isinstance(n, ir.Load) and n.tensor == "border")
+    facts = (*facts, *(border_is(b) for b in borders))
     for small in (1, 2, 4):
         outcome = smt.prove(facts, bare(o.goal), dtypes, small=small)
         if outcome.answer == "refuted":

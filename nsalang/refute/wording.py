@@ -103,6 +103,8 @@ def sentence(kernel: ir.Kernel, o: Obligation) -> str:
             return f"'{written}' may shift by less than 0 or by {_bits(o)} or more"
         case "fits":
             return f"the value of '{written}' may not fit {dtype_of(kernel, o)}"
+        case "overflow" if o.position:
+            return f"the axis that begins or ends at '{written}' may leave 64 bits"
         case "overflow":
             return f"'{written}' may leave 64 bits"
         case "race":
@@ -149,6 +151,8 @@ def claim(kernel: ir.Kernel, o: Obligation) -> str:
             return f"'{written}' shifts by an amount in range"
         case "fits":
             return f"the value of '{written}' fits {dtype_of(kernel, o)}"
+        case "overflow" if o.position:
+            return f"the axis that begins or ends at '{written}' stays within 64 bits, with the lanes that pad it"
         case "overflow":
             return f"'{written}' stays within 64 bits"
         case "race":
@@ -256,6 +260,8 @@ def _consequence(case: Case) -> str:
             return f"the amount is {case.value}"
         case "fits":
             return f"{_operand(kernel, o)} = {case.value}, which {dtype_of(kernel, o)} cannot hold"
+        case "overflow" if o.position:
+            return "its indices, its length or the lanes that pad it leave 64 bits"
         case "overflow":
             return f"{written} leaves 64 bits" if case.value is None else f"{written} = {case.value}, which 64 bits cannot hold"
     raise AssertionError(o.kind)

@@ -14,6 +14,8 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
+from nsalang.ir.operations import UNARY
+
 _FORMATS = {
     "bfloat16": ("uint16", "bf16"),
     "float16": ("uint16", "f16"),
@@ -22,10 +24,9 @@ _FORMATS = {
     "float8_e5m2": ("uint8", "e5m2"),
 }
 
-_LIBM = {
-    "exp": "expf", "exp2": "exp2f", "log": "logf", "log2": "log2f", "tanh": "tanhf", "sqrt": "sqrtf", "rsqrt": "nsa_rsqrt", "fabs": "fabsf",
-    "floor": "floorf", "ceil": "ceilf", "trunc": "truncf", "round": "nearbyintf", "nearbyint": "nearbyintf", "pow": "powf",
-    "copysign": "copysignf", "isnan": "nsa_isnan", "isinf": "nsa_isinf",
+_LIBM = {op: f"{op}f" for op, row in UNARY.items() if row.bound is not None} | {
+    "sqrt": "sqrtf", "rsqrt": "nsa_rsqrt", "fabs": "fabsf", "floor": "floorf", "ceil": "ceilf", "trunc": "truncf", "round": "nearbyintf",
+    "nearbyint": "nearbyintf", "pow": "powf", "copysign": "copysignf", "isnan": "nsa_isnan", "isinf": "nsa_isinf",
 }  # fmt: skip
 """f32 functions of TileLang and what computes them here. The transcendental ones differ from a GPU's in the last bits."""
 

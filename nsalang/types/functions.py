@@ -7,8 +7,10 @@ from fractions import Fraction
 
 from nsalang import ir, syntax
 from nsalang.base.constants import Exact, negate
-from nsalang.base.dtypes import BF16, BOOL, F16, F32, I64, U8, U32, DType
+from nsalang.base.dtypes import BOOL, F32, I64, U8, DType
 from nsalang.base.source import NsaError, Span
+from nsalang.ir.operations import FUNCTIONS as OPERATIONS
+from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.types.calls import arguments, axes_argument, axis_name, flag, keyword, without
 from nsalang.types.contractions import dot
 from nsalang.types.expressions import (  # fmt: skip
@@ -58,16 +60,14 @@ def _unary(op: ir.UnaryOp) -> Handler:
             return negate(x) if x.value < 0 else x
         v = as_value(x, argument.span)
         assert isinstance(node.function, syntax.Name)
-        if not v.dtype.is_float and not (op == "abs" and v.dtype.is_integer):
-            raise NsaError.at(
-                "NSA0302", f"'{node.function.id}' needs a float; this is {describe(v)}", argument.span, help="convert it: f32(x)"
-            )
-        refuse_narrow(f"'{node.function.id}'", v, argument.span)
-        if op in ("pow2_ceil", "ceil_log2") and v.dtype is not F32:
-            raise NsaError.at(
-                "NSA0302", f"'{node.function.id}' is defined for f32; this is {describe(v)}", argument.span, help="convert it: f32(x)"
-            )
-        return ir.Unary(I64 if op == "ceil_log2" else v.dtype, v.axes, op, v, span=node.span)
+        row, name = UNARY[op], f"'{node.function.id}'"
+        if not v.dtype.is_float and v.dtype not in row.takes:
+            raise NsaError.at("NSA0302", f"{name} needs a float; this is {describe(v)}", argument.span, help="convert it: f32(x)")
+        refuse_narrow(name, v, argument.span)
+        if v.dtype not in row.takes:
+            takes = " and ".join(t.name for t in row.takes if t.is_float)
+            raise NsaError.at("NSA0302", f"{name} is defined for {takes}; this is {describe(v)}", argument.span, help="convert it: f32(x)")
+        return ir.Unary(row.gives or v.dtype, v.axes, op, v, span=node.span)
 
     return handler
 
@@ -178,27 +178,25 @@ def _reduction(op: ir.ReduceOp) -> Handler:
         name = node.function.id
         over = axes_argument(scope, node, v, all_of_them=True)
         refuse_narrow(f"'{name}'", v, argument.span)
-        if op in ("any", "all") and v.dtype is not BOOL:
+        row = REDUCTIONS[op]
+        if BOOL in row.takes and v.dtype is not BOOL:
             raise NsaError.at("NSA0302", f"'{name}' needs bools; this is {describe(v)}", argument.span, help="compare: x != 0")
-        if op not in ("any", "all", "sum") and v.dtype is BOOL:
+        if v.dtype is BOOL and BOOL not in row.takes and BOOL not in row.converts:
             raise NsaError.at("NSA0302", f"'{name}' needs numbers; this is {describe(v)}", argument.span)
-        if op == "sum":
-            v = _summand(v, name, argument.span)
-        if op in ("argmax", "argmin") and len(over) != 1:
+        v = converted(op, v, name, argument.span)
+        if row.picks and len(over) != 1:
             raise NsaError.at("NSA0311", f"'{name}' goes over one axis", node.span)
-        dtype = I64 if op in ("argmax", "argmin") else v.dtype
-        return ir.Reduce(dtype, without(v.axes, over), op, v, over, span=node.span)
+        return ir.Reduce(row.gives(v.dtype), without(v.axes, over), op, v, over, span=node.span)
 
     return handler
 
 
-def _summand(v: ir.Expr, name: str, span: Span) -> ir.Expr:
-    """What a sum or a scan adds: f16 and bf16 in f32, bool as an integer."""
-    if v.dtype in (F16, BF16):
-        return ir.Cast(F32, v.axes, v, span=v.span)
-    if v.dtype is BOOL:
-        return ir.Cast(I64, v.axes, v, span=v.span)
-    if v.dtype.kind == "unsigned" and v.dtype is not U32:
+def converted(op: ir.ReduceOp, v: ir.Expr, name: str, span: Span) -> ir.Expr:
+    """What a reduction or a scan takes: a sum adds f16 and bf16 in f32, and bool as an integer."""
+    row = REDUCTIONS[op]
+    if v.dtype in row.converts:
+        return ir.Cast(row.converts[v.dtype], v.axes, v, span=v.span)
+    if v.dtype not in row.takes:
         raise NsaError.at("NSA0302", f"'{name}' of {v.dtype} would wrap at {v.dtype.bits} bits", span, help="convert it: i64(x) or u32(x)")
     return v
 
@@ -210,7 +208,7 @@ def _cumsum(scope: Scope, node: syntax.Call) -> Operand:
     over = axes_argument(scope, node, v)
     if len(over) != 1:
         raise NsaError.at("NSA0311", "'cumsum' goes over one axis", node.span)
-    v = _summand(v, "cumsum", argument.span)
+    v = converted("sum", v, "cumsum", argument.span)
     return ir.Scan(v.dtype, v.axes, v, over[0], flag(scope, node, "exclusive"), flag(scope, node, "reverse"), span=node.span)
 
 
@@ -333,9 +331,8 @@ def _pack(scope: Scope, node: syntax.Call) -> Operand:
 
 
 FUNCTIONS: Mapping[str, Handler] = {
-    **{name: _unary(name) for name in (
-        "abs", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sigmoid", "tanh", "pow2_ceil", "ceil_log2", "floor", "ceil", "trunc", "round")},
-    **{name: _reduction(name) for name in ("sum", "max", "min", "absmax", "any", "all", "argmax", "argmin")},
+    **{name: _unary(name) for name in OPERATIONS},
+    **{name: _reduction(name) for name in REDUCTIONS},
     "maximum": _pair("max"), "minimum": _pair("min"), "clamp": _clamp, "fma": _fma, "where": _where, "bitcast": _bitcast, "wrap": _wrap,
     "cdiv": _cdiv, "cumsum": _cumsum, "rank": _rank, "zeros": _filled, "full": _filled, "dot": dot, "searchsorted": _searchsorted,
     "take": _take, "rename": _rename, "histogram": _histogram, "pack": _pack,
