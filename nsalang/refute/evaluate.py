@@ -74,7 +74,8 @@ def _binary(node: ir.Binary, a: Number | None, b: Number | None) -> Number | Non
     if node.op in ir.COMPARISONS:
         return integers.compare(node.op, a, b)
     if node.dtype is BOOL:
-        return {"and": bool(a and b), "or": bool(a or b), "xor": a != b}.get(node.op)
+        exact = integers.binary(node.op, int(a), int(b), 1)
+        return None if exact is None else bool(exact)
     if node.dtype.is_float or isinstance(a, float) or isinstance(b, float):
         return None
     result = integers.binary(node.op, int(a), int(b), node.dtype.bits)
