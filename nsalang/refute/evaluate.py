@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
@@ -61,7 +61,12 @@ def evaluate(node: ir.Expr, names: Mapping[str, Number], element: Element = no_e
         case ir.Binary():
             a, b = evaluate(node.a, names, element), evaluate(node.b, names, element)
             return _binary(node, a, b)
-    return None
+        case ir.Cast() | ir.Bitcast():
+            return None  # from floats
+        case ir.Fma() | ir.Search() | ir.Dot() | ir.Reduce() | ir.Scan() | ir.Spread():
+            return None
+        case _:
+            assert_never(node)
 
 
 def _binary(node: ir.Binary, a: Number | None, b: Number | None) -> Number | None:
