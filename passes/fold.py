@@ -1,4 +1,4 @@
-"""Operations on constants, exactly as numerics.py computes them on tensors. None: the result is no constant (NaN, or undefined)."""
+"""Operations on constants, by their rows in ir/operations.py and ir/operators.py. None: the result is no constant (NaN, or undefined)."""
 
 from __future__ import annotations
 
