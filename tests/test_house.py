@@ -25,7 +25,6 @@ TOO_LONG = {
     "nsalang/toolchain/tilelang_compile.py",
     "nsalang/toolchain/tilelang_cpu.py",
     "passes/contraction_tiles.py",
-    "passes/guard.py",
     "tests/gpu_cases.py",
     "tests/gpu_kernels.py",
     "tests/test_cli.py",
