@@ -26,7 +26,7 @@ from nsalang.base.target import Target
 from nsalang.ir.intervals import conjuncts
 from nsalang.passes import ahead
 from nsalang.passes.ahead import is_written, shared
-from nsalang.passes.contraction_tiles import LEAST, is_loaded
+from nsalang.passes.contractions import LEAST, is_loaded
 from nsalang.passes.hoist import Names, Room, blocks, expressions, same
 from nsalang.passes.order import dots_of
 from nsalang.passes.pins import Pins, pins_of

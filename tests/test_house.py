@@ -24,7 +24,6 @@ TOO_LONG = {
     "nsalang/proof/smt.py",
     "nsalang/toolchain/tilelang_compile.py",
     "nsalang/toolchain/tilelang_cpu.py",
-    "passes/contraction_tiles.py",
     "tests/gpu_cases.py",
     "tests/gpu_kernels.py",
     "tests/test_cli.py",
