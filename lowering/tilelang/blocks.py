@@ -21,7 +21,7 @@ from nsalang.passes.tilelang.products import Product
 POLICY = {"rows": "FullRow", "columns": "FullCol"}
 
 REDUCTIONS: dict[ir.ReduceOp, str] = {"sum": "T.reduce_sum", "max": "T.reduce_max", "min": "T.reduce_min"}
-COMBINED: dict[ir.ReduceOp, str] = {}
+COMBINED: dict[ir.ReduceOp, str] = {"prod": "*"}
 """What TileLang has no function for: the sign that makes one of two lanes."""
 
 
