@@ -274,6 +274,20 @@ def barriers_order_accesses(kernel: ir.Kernel) -> None:
         raise AssertionError(f"no barrier orders the accesses of {text_of(statement)}")
 
 
+def no_long_loops(kernel: ir.Kernel) -> None:
+    assert not any(isinstance(n, ir.For) and n.long for n in body_nodes(kernel)), "a long loop before there are widths"
+
+
+def no_warps(kernel: ir.Kernel) -> None:
+    assert all(n.warps is None for n in body_nodes(kernel) if isinstance(n, ir.Dot)), "warps of a product before its operands have names"
+
+
+def products_have_warps(kernel: ir.Kernel) -> None:
+    for node in body_nodes(kernel):
+        if isinstance(node, ir.Dot):
+            assert (node.warps is not None) == (kernel.schedule.backend == "tilelang"), f"warps {node.warps} of {text_of(node)}"
+
+
 def nothing_early(kernel: ir.Kernel) -> None:
     assert not any(isinstance(n, ir.For) and n.early for n in body_nodes(kernel)), "something early before there are addresses"
 
@@ -335,6 +349,8 @@ STAGES = (
     Stage("barriers", (barriers_order_accesses,), (no_barriers,)),
     Stage("around"),
     Stage("lanes", (lanes_have_axes,), (no_lanes,)),
+    Stage("turns", (), (no_long_loops,)),
+    Stage("warps", (products_have_warps,), (no_warps,)),
     Stage("fetch", (what_is_ahead_is_early,), (nothing_early,)),
 )
 
