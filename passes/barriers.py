@@ -1,7 +1,8 @@
 """Where the threads of an instance wait for each other.
 
 A store and a load of one memory, or two stores, that different threads may make for one element have a ``Barrier`` between them
-(nsalang/ir/meetings.py says which). Leaves a `Barrier` before each such statement, and nothing else changed.
+(nsalang/ir/meetings.py says which).
+Leaves a `Barrier` before each such statement, and nothing else changed.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from contraction_kernels import ATTENTION, CASES, INDEXER, MATMUL, SPARSE_MLA, Case
-from test_passes import data, last, stages, typed
+from staged import data, last, stages, typed
 
 from nsalang import ir
 from nsalang.base.dtypes import F16, F32, I8, DType

@@ -23,7 +23,7 @@ DIMS = 2**48
 """No extent of a tensor reaches this."""
 MOST_TERMS = 80
 ROUNDS = 4
-NEIGHBOURS = 2
+NEIGHBOURS = 1
 """Rounds in which promises about places bring in elements beside those at hand."""
 
 
@@ -204,7 +204,11 @@ def promised_facts(kernel: ir.Kernel) -> list[ir.Expr]:
                 tensor = kernel.tensor(name)
                 element = ir.Load(tensor.dtype, (), name, tuple(ir.const(0) for _ in tensor.shape))
                 found.append(ir.binary("eq", element, element))
-        elif promise.kind == "places" and promise.condition is not None:
+        elif (
+            promise.kind == "places"
+            and promise.condition is not None
+            and not any(isinstance(n, ir.Index) for n in ir.walk(promise.condition))
+        ):
             found.append(bare(placed_at(kernel, promise.condition, ir.const(0))))
         elif promise.kind == "distinct":
             name = promise.tensors[0]

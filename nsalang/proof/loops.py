@@ -103,7 +103,7 @@ def counts(at: Symbols, s: ir.For, made: Chained, step: ir.Expr) -> ir.Expr | No
     """The predicate that one iteration counts, by adding to the value ``inside``; or the constant that it adds."""
     if s.kind == "range":
         more = tidy(ir.binary("sub", step, made.inside))
-        if isinstance(more, ir.Const):
+        if all(isinstance(n, (ir.Const, ir.Dim, ir.Scalar, ir.Binary, ir.Cast)) for n in ir.walk(more)):
             return more
         return added_one(step, made.inside)
     term = added(step, made.inside)

@@ -21,7 +21,7 @@ from nsalang.proof.lemmas import DIMS, index, substitute
 from nsalang.proof.loops import Carried, chain, counts, moved, moves, nests, pace, so_far, summed
 from nsalang.proof.prefix import running
 from nsalang.proof.reason import every, implies, negated
-from nsalang.proof.smt import EXACT
+from nsalang.proof.smt import EXACT, is_exact
 from nsalang.proof.symbols import Symbols
 
 Kind = Literal["range", "divisor", "shift", "fits", "overflow", "race", "twice", "order", "coverage", "hypotheses", "view", "overlap"]
@@ -390,7 +390,13 @@ class Walk(Symbols):
         parts = (made.a, made.b) if isinstance(made, ir.Binary) else ()
         beyond = [p for p in parts if self.ends(p)[0] < LEAST or self.ends(p)[1] > MOST]
         stay = tuple(f for p in beyond for f in between(ir.const(LEAST), p, ir.const(MOST)))
-        result = self._exact(made) if isinstance(made, ir.Load) else made
+        result = (
+            self._exact(made)
+            if isinstance(made, ir.Load)
+            else made
+            if is_exact(made)
+            else replace(self.unknown(EXACT, I64, made.axes), tensor=f"{EXACT}{self.fresh}")
+        )
         goal = every(between(ir.const(LEAST), result, ir.const(MOST)))
         self._oblige("overflow", node, goal, (*self._huge(), *stay), ends=(made, LEAST, MOST))
 
@@ -441,7 +447,9 @@ class Walk(Symbols):
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
+            self.supposed = tuple(self.facts)
             needs = None if ends is None else between_sizes(self, *ends)
+            self.supposed = ()
             bound = needs if needs is not None and kept_by(needs) else None
             made = Obligation(kind, described(node), facts, goal, node.span, position=position, bound=bound, needs=needs)
             if made not in self.obligations[-4:]:  # both ends of one split ask the same

@@ -127,6 +127,25 @@ def reduced(at: Place, made: ir.Load, x: ir.Expr, r: Ranges) -> tuple[ir.Expr, .
     return () if run is None else run.between(made, zero, stop)
 
 
+def one_lane(made: ir.Load, x: ir.Expr, r: Ranges) -> tuple[ir.Expr, ...]:
+    """Of ``sum(where(n == e, x, 0), axis=n)``: there is at most one such lane."""
+    if not (isinstance(x, ir.Where) and isinstance(x.b, ir.Const) and x.b.value == 0):
+        return ()
+    parts = conjuncts(x.cond)
+    for part in parts:
+        if not isinstance(part, ir.Binary) or part.op != "eq" or part.a.dtype is not I64:
+            continue
+        lane = part.b if _is(part.a, r.name) else part.a
+        if not (_is(part.a, r.name) or _is(part.b, r.name)) or any(_is(n, r.name) for n in ir.walk(lane) if isinstance(n, ir.Index)):
+            continue
+        there = {r.name: lane}
+        chosen = every((*r.facts(lane), *(substitute(p, there) for p in parts if p is not part)))
+        nothing = ir.binary("eq", made, ir.Const(made.dtype, (), 0))
+        value = ir.binary("eq", made, substitute(x.a, there))
+        return (ir.binary("or", chosen, nothing), implies(chosen, value) if r.whole else ir.binary("or", nothing, value))
+    return ()
+
+
 def _picked(x: ir.Expr, axis: str) -> Iterator[tuple[ir.Expr, str, ir.Expr, ir.Expr]]:
     """``x`` as a summand of the lanes whose index compares so with what does not depend on it."""
     match x:

@@ -38,6 +38,17 @@ class Outcome:
     reason: str = ""
 
 
+def is_exact(node: ir.Expr) -> bool:
+    """Whether an operation of mathematical integers is said to Z3 as what it is, and not as an unknown in the range of its dtype."""
+    match node:
+        case ir.Unary():
+            return node.op in ("neg", "abs", "invert")
+        case ir.Binary():
+            return node.op in ("add", "sub", "mul", "shl", "shr", "floordiv", "mod", "min", "max")
+        case _:
+            return False
+
+
 def prove(facts: Sequence[ir.Expr], goal: ir.Expr, dtypes: Mapping[str, DType], limit: int = LIMIT, small: int | None = None) -> Outcome:
     """Whether the facts imply the goal, for all integers.
 

@@ -15,7 +15,7 @@ from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
 from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.proof import prefix
-from nsalang.proof.ends import Ends, Ranges, held, symbolic
+from nsalang.proof.ends import NOTHING, Ends, Ranges, held, symbolic
 from nsalang.proof.forms import between, counted, tidy
 from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, element_types, index, lemma_name, substitute, values, wide
 from nsalang.proof.reason import every, implies, negated
@@ -46,6 +46,7 @@ class Symbols:
     sums: dict[object, str] = field(default_factory=dict)
     carries: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
     assumed: list[ir.Expr] = field(default_factory=list)
+    supposed: tuple[ir.Expr, ...] = ()
     promised: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -147,12 +148,23 @@ class Symbols:
             self.limits[made.tensor] = self._reduced(n)
             if n.op == "sum" and n.dtype.kind == "signed":
                 self.adds(made, symbolic(self, n.x), [self.ranges[a].room for a in n.over])
-                if len(n.over) == 1 and self.ranges[n.over[0]].whole:
-                    self.learn(made, prefix.reduced(self, made, n.x, self.ranges[n.over[0]]))
+                if len(n.over) == 1:
+                    self._summed(n, made, self.ranges[n.over[0]])
             self.uniform |= {(made.tensor, axis) for axis in n.over}
             if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
                 self.lanes[made.tensor] = (n.over[0], n.x)
         return self.memo[key]
+
+    def _summed(self, n: ir.Reduce, made: ir.Load, r: Ranges) -> None:
+        """A sum over one axis: of one lane alone, or a running sum."""
+        one = prefix.one_lane(made, n.x, r)
+        if one:
+            low, high = self.ends(n.x)
+            self.limits[made.tensor] = min(0, low), max(0, high)
+            self.reaches[made.tensor] = symbolic(self, n.x).join(NOTHING)
+            self.learn(made, one)
+        elif r.whole:
+            self.learn(made, prefix.reduced(self, made, n.x, r))
 
     def adds(self, made: ir.Load, each: Ends, rooms: list[ir.Expr], here: ir.Expr | None = None) -> None:
         """An unknown is a sum of ``each`` over at most as many lanes as the rooms multiply to (where ``here`` holds)."""

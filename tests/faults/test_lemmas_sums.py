@@ -242,6 +242,57 @@ def f(cu: i32[B], out: Out[i32[B]]):
 """,
         (("cu[0] == 0", "cu[1] == 0"), ("cu[0] == 0", "cu[0] >= 0")),
     ),
+    "one-lane": (
+        """
+def f(x: i64[64], e: i32[N], t: f32[100], y: Out[f32[N]]):
+    promise(0 <= x < 100)
+    b = span(64)
+    for n in grid(N):
+        y[n] = t[sum(where(b == e[n], x[b], 0), axis=b)]
+""",
+        (
+            ("b == e[n]", "b == e[n] + b"),
+            ("b == e[n]", "b >= e[n]"),
+            ("promise(0 <= x < 100)", "promise(0 <= x <= 100)"),
+            ("t: f32[100]", "t: f32[99]"),
+        ),
+    ),
+    "one-lane-of-a-tile": (
+        """
+def f(x: i64[M], e: i32[N], t: f32[100], y: Out[f32[N]]):
+    promise(1 <= x < 100)
+    for n in grid(N):
+        at = 0
+        for b in tile(M):
+            lane = sum(where(b == e[n], x[b], 0), axis=b)
+            at = lane if lane > 0 else at
+        y[n] = t[at]
+""",
+        (("promise(1 <= x < 100)", "promise(1 <= x <= 100)"), ("b == e[n]", "b <= e[n]"), ("b == e[n], x[b], 0", "b == e[n], x[b], 1")),
+    ),
+    "stride-at-launch": (
+        """
+def f(x: i32[M, N], y: Out[i32[M, N * S]], S: i32):
+    require(S > 0)
+    for m in grid(M):
+        pos = 0
+        for n in range(N):
+            for s in range(S):
+                y[m, pos + s] = x[m, n]
+            pos += S
+""",
+        (("pos += S", "pos += S + 1"), ("range(S)", "range(S - 1)"), ("pos = 0", "pos = 1"), ("pos += S", "pos += S if n > 0 else 1")),
+    ),
+    "bound-by-a-condition": (
+        """
+def f(table: i32[B, W], cache: f32[NB, P], y: Out[i32[B, W * P]], P: const = 64):
+    for b in grid(B):
+        for t in tile(W * P):
+            page = table[b, t // P]
+            y[b, t] = where((0 <= page) & (page < NB), i32(page * P + t % P), -1)
+""",
+        (("(page < NB)", "(page < NB + page)"), ("(0 <= page) & ", ""), ("& (page < NB)", "& (page < 2**30)")),
+    ),
 }
 
 
