@@ -32,6 +32,10 @@ def counted(idx: i32[N], y: InOut[f32[B]]):
         t = idx[n]
         if (0 <= t) & (t < B):
             atomic_add(y[t], 1.0)
+
+def remainder(v: u8[N], x: u8[7], y: Out[u8[N]]):
+    for n in grid(N):
+        y[n] = x[(i64(v[n]) >> (n % 8)) % 7]
 """
 KERNELS = nsalang.load_text(TEXT)
 
@@ -43,7 +47,7 @@ def checked(name: str, form: Form, spoil: Callable[[Any], Any] | None = None) ->
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["rotate", "tailed", "gathered", "counted"])
+@pytest.mark.parametrize("name", ["rotate", "tailed", "gathered", "counted", "remainder"])
 def test_right_code_passes(name: str, form: Form) -> None:
     result = checked(name, form)
     assert result.runs >= 2 and result.found == [] and result.lost == []
@@ -101,6 +105,11 @@ def unguarded(node: Any) -> Any:
     return node.then_case
 
 
+def undivided(node: Any) -> Any:
+    """What a simplifier made of this very kernel: the remainder that keeps its index inside is dropped."""
+    return node.a
+
+
 @pytest.mark.parametrize(
     ("name", "rule", "kinds", "word"),
     [
@@ -109,8 +118,9 @@ def unguarded(node: Any) -> Any:
         ("tailed", twice, ["tirx.BufferStore"], "writes"),
         ("gathered", unmasked, ["tirx.Call"], "reads"),
         ("counted", unguarded, ["tirx.IfThenElse"], "writes"),
+        ("remainder", undivided, ["tirx.Mod"], "reads"),
     ],
-    ids=["index-off-by-one", "dropped-store", "extra-store", "dropped-mask", "dropped-guard"],
+    ids=["index-off-by-one", "dropped-store", "extra-store", "dropped-mask", "dropped-guard", "S4-dropped-remainder"],
 )
 def test_a_spoilt_device_function_is_caught(name: str, rule: Callable[[Any], Any], kinds: list[str], word: str) -> None:
     result = checked(name, "tilelang-cuda", changed(rule, kinds))
