@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from example_values import values
 
 import nsalang
 from nsalang.base.target import parse_target
@@ -126,3 +128,16 @@ def test_a_spoilt_device_function_is_caught(name: str, rule: Callable[[Any], Any
     result = checked(name, "tilelang-cuda", changed(rule, kinds))
     assert any(word in d.sentence for d in result.found), result
     assert all(d.code == "NSA0816" and d.span is not None for d in result.found)
+
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.nsa"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_every_access_of_an_example_is_evaluated_and_right(path: Path, form: Form) -> None:
+    kernel = getattr(nsalang.load(path), path.stem)
+    meaning = kernel.meaning(parse_target("cuda:sm_90"), values(path.stem))
+    result = check(kernel.launcher, meaning, Choice("triton"), [form], count=2)
+    assert result.runs and result.found == [] and result.lost == []
