@@ -27,8 +27,8 @@ from nsalang import ir
 from nsalang.base.target import parse_target
 from nsalang.build.pipeline import Choice
 from nsalang.passes import prove
-from nsalang.proof import obligations
 from nsalang.proof.prover import Result
+from nsalang.proof.walk import start
 
 EACH = 20
 BACKENDS = ("triton", "tilelang")
@@ -42,7 +42,7 @@ def trusted() -> Iterator[None]:
     """Kernels that are right by construction are compiled as if they were proved: a proof of twenty expressions takes longer than all the rest."""
 
     def judge(kernel: ir.Kernel) -> tuple[prove.Judgement, ...]:
-        walk = obligations.start(kernel)
+        walk = start(kernel)
         walk.block(kernel.body)
         return tuple(prove.Judgement(Result(o, "PROVED", "interval", 0, 0.0, {}), None) for o in walk.obligations)
 
