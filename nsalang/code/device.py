@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nsalang.code.accesses import Accesses, Array, Kind
-from nsalang.code.slice import ATOMIC, COPY, POINTER, Slice, children, kind_of, name_of, visit
+from nsalang.code.slice import ATOMIC, COPY, Slice, children, kind_of, name_of, pointed, visit
 from nsalang.code.store import Global, Rows, convert, stored, valued
 from nsalang.code.values import BINARY, CALLS, Opaque, all_reduced, reinterpreted
 
@@ -176,8 +176,8 @@ class Device:
                         found.append(True)
                     case "AllocBuffer":
                         found.append(True)
-                    case "Call" if name_of(inner) == POINTER:
-                        root = self.slice.root(inner.args[1])[0]
+                    case "Call" if (place := pointed(inner)) is not None:
+                        root = self.slice.root(place[0])[0]
                         if root in self.slice.parameters or root in self.slice.needed:
                             found.append(True)
 
@@ -201,10 +201,10 @@ class Device:
                         self.made.lost.add(self._described("read", inner.buffer.name, inner))
                 case "Bind":
                     self.opaque.add(inner.var)
-                case "Call" if name_of(inner) == POINTER:
-                    root = self.slice.root(inner.args[1])[0]
+                case "Call" if (place := pointed(inner)) is not None:
+                    root = self.slice.root(place[0])[0]
                     if root in self.slice.parameters:
-                        self.made.lost.add(self._described("read", inner.args[1].name, inner))
+                        self.made.lost.add(self._described("read", place[0].name, inner))
                     else:
                         self.opaque.add(root)
 
@@ -298,12 +298,10 @@ class Device:
         if kind_of(call) != "Call":
             return
         name = name_of(call)
-        pointers = [a for a in call.args if kind_of(a) == "Call" and name_of(a) == POINTER]
         if name == COPY:
             self._copy(call, active)
         elif name in _ADDS or name.startswith(ATOMIC):
-            place = call.args[0]
-            where = self._address(place)
+            where = pointed(call.args[0])
             if name not in _ADDS or where is None or not self.slice.is_global(where[0]):
                 self._lose(call)
                 return
@@ -314,16 +312,19 @@ class Device:
         elif name == "call_extern" and "CumSum" in str(call.args[0].value):
             self._scan(call)
         else:
-            for pointer in pointers:
-                if self.slice.is_global(pointer.args[1]):
-                    self.made.lost.add(self._described("read", pointer.args[1].name, call))
+            for place in filter(None, map(pointed, call.args)):
+                if self.slice.is_global(place[0]):
+                    self.made.lost.add(self._described("read", place[0].name, call))
             self.opaque |= {n for a in call.args if kind_of(a) != "StringImm" for n in self.slice.names(a) if n in self.rows}
 
     def _copy(self, call: Any, active: Array) -> None:
         """An asynchronous copy to shared memory: what is not wanted is filled with zeros."""
-        target, source = call.args[0], call.args[1]
-        count, dtype = int(call.args[2]), str(source.args[0].dtype)
-        root, offset = self.slice.root(target.args[1])
+        target, source = pointed(call.args[0]), pointed(call.args[1])
+        if target is None or source is None:
+            self._lose(call)
+            return
+        count, dtype = int(call.args[2]), source[2]
+        root, offset = self.slice.root(target[0])
         now = active
         if len(call.args) > 3:
             try:
@@ -331,14 +332,14 @@ class Device:
             except Opaque:
                 self._lose(call)
                 return
-        self.touch(source.args[2], now)
-        addresses = self._note("read", source.args[1], source.args[2], dtype, count, now, call)
+        self.touch(source[1], now)
+        addresses = self._note("read", source[0], source[1], dtype, count, now, call)
         if root not in self.slice.needed:
             return
         if addresses is None:
             self.opaque.add(root)
             return
-        places = self.value(target.args[2], active).astype(np.int64) + np.arange(count)
+        places = self.value(target[1], active).astype(np.int64) + np.arange(count)
         self.rows[root].store(offset, places, active, self.memory.load(addresses, np.broadcast_to(now, addresses.shape), dtype), dtype)
 
     def _scan(self, call: Any) -> None:
@@ -362,18 +363,9 @@ class Device:
         total = np.flip(total, axis) if reverse else total
         self.rows[into].data[:, to : to + count] = np.ascontiguousarray(total).reshape(len(data), -1).view(np.uint8)
 
-    def _address(self, pointer: Any) -> tuple[Any, Any, str] | None:
-        """A pointer's data, the element at which it points, and the type of elements."""
-        if kind_of(pointer) == "Call" and name_of(pointer) == POINTER:
-            return pointer.args[1], pointer.args[2], str(pointer.args[0].dtype)
-        if kind_of(pointer) == "Call" and name_of(pointer) == "address_of":
-            load = pointer.args[0]
-            return load.buffer.data, load.indices[0], str(load.buffer.dtype)
-        return None
-
     def _shared(self, pointer: Any) -> tuple[Any, int, str]:
         """A pointer's root, its byte there (-1 where that is no constant), and the type of its elements."""
-        found = self._address(pointer)
+        found = pointed(pointer)
         if found is None:
             return pointer, -1, "int32"
         data, place, dtype = found
