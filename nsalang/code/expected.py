@@ -16,7 +16,8 @@ from nsalang import ir
 from nsalang.code.accesses import Accesses
 from nsalang.host.extents import evaluate
 from nsalang.interp.fault import Fault
-from nsalang.interp.run import Run, interpret
+from nsalang.interp.lanes import State
+from nsalang.interp.run import interpret
 
 MOST_LANES = 4_000_000
 """Lanes of accesses that a run may have: data can ask for loops without end."""
@@ -83,13 +84,13 @@ class _Watch:
         self.now[name] = value // self.lengths.get(name, 1)
         return True
 
-    def fault(self, run: Run, fault: Fault) -> None:
+    def fault(self, run: State, fault: Fault) -> None:
         raise fault
 
-    def operation(self, run: Run, node: ir.Expr, lanes: Tensor) -> None:
+    def operation(self, run: State, node: ir.Expr, lanes: Tensor) -> None:
         """What an operation gives that goes wrong is looked at where it is used."""
 
-    def access(self, run: Run, node: ir.Load | ir.Store, places: list[Tensor], active: Tensor | None) -> None:
+    def access(self, run: State, node: ir.Load | ir.Store, places: list[Tensor], active: Tensor | None) -> None:
         count = places[0].numel() if places else int(active is None or bool(active.any()))
         self.lanes += count + 100
         if self.lanes > MOST_LANES:

@@ -16,6 +16,8 @@ from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import Span
 from nsalang.ir.operations import ReduceOp as ReduceOp
 from nsalang.ir.operations import UnaryOp as UnaryOp
+from nsalang.ir.operators import BinaryOp as BinaryOp
+from nsalang.ir.operators import Comparison
 
 
 def plain(name: str) -> str:
@@ -89,30 +91,7 @@ class Var(Value):
     name: str
 
 
-BinaryOp: TypeAlias = Literal[
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "floordiv",
-    "mod",
-    "tdiv",
-    "tmod",
-    "and",
-    "or",
-    "xor",
-    "shl",
-    "shr",
-    "min",
-    "max",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "eq",
-    "ne",
-]
-COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+COMPARISONS = get_args(Comparison)
 
 
 @dataclass(frozen=True, slots=True)

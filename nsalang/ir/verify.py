@@ -12,6 +12,7 @@ from nsalang import ir
 from nsalang.base.dtypes import F32, I32, I64, DType
 from nsalang.ir.meetings import unordered
 from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.ir.operators import BINARY
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.wellformed import body_nodes, check, text_of
 
@@ -215,16 +216,13 @@ def no_searches_and_borders(kernel: ir.Kernel) -> None:
         assert not isinstance(node, ir.Search | ir.Border), f"no machine has {text_of(node)}"
 
 
-BINARY = ("add", "sub", "mul", "div", "tdiv", "tmod", "and", "or", "xor", "shl", "shr", "min", "max", *ir.COMPARISONS)
-
-
 def only_machine_operations(kernel: ir.Kernel) -> None:
     for node in body_nodes(kernel):
         match node:
             case ir.Unary():
                 assert UNARY[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Binary():
-                assert node.op in BINARY, f"no machine has {text_of(node)}"
+                assert BINARY[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Reduce():
                 assert REDUCTIONS[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Cast():

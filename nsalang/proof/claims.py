@@ -11,9 +11,10 @@ from nsalang.base.dtypes import BOOL, I64
 from nsalang.proof.forms import ZERO, add, described, residues, sub, times
 from nsalang.proof.inverse import Inverse
 from nsalang.proof.lemmas import exists_at, index, substitute
-from nsalang.proof.obligations import Access, Obligation, Walk
-from nsalang.proof.obligations import hypotheses as launch_facts
+from nsalang.proof.obligations import Access, Obligation
 from nsalang.proof.reason import every, implies
+from nsalang.proof.walk import Walk
+from nsalang.proof.walk import hypotheses as launch_facts
 
 # ------------------------------------------------------------------------------------------------------------------- hypotheses
 

@@ -10,7 +10,7 @@ from nsalang.base.dtypes import BOOL, I64
 from nsalang.proof.ends import Ranges
 from nsalang.proof.forms import ONE, ZERO, Term, add, signed_terms, sub, tidy, times
 from nsalang.proof.lemmas import ascending, lemma_name, substitute, wide
-from nsalang.proof.obligations import Walk
+from nsalang.proof.walk import Walk
 
 
 @dataclass(slots=True)

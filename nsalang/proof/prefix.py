@@ -15,10 +15,10 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.ir.intervals import conjuncts
 from nsalang.proof import smt
+from nsalang.proof.encoder import EXACT
 from nsalang.proof.ends import MIRRORED, Known, Ranges
 from nsalang.proof.lemmas import Definition, Prefix, bare, complete, element_types, exists, index, substitute, wide
 from nsalang.proof.reason import Reason, every, implies
-from nsalang.proof.smt import EXACT
 
 ENOUGH = 20_000
 """Z3's resource units for whether lanes are negative."""

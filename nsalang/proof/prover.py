@@ -20,9 +20,10 @@ from nsalang.ir.intervals import conjuncts
 from nsalang.proof import smt
 from nsalang.proof.claims import coverage, hypotheses, overlaps, races, views
 from nsalang.proof.lemmas import Book, bare, complete, element_types
-from nsalang.proof.obligations import Obligation, start
+from nsalang.proof.obligations import Obligation
 from nsalang.proof.reason import Reason
 from nsalang.proof.trials import holds, satisfied
+from nsalang.proof.walk import start
 
 Verdict = Literal["PROVED", "REFUTED", "UNKNOWN"]
 Why = Literal["constant", "interval", "fact", "lemma", "Z3", "require"]

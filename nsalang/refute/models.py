@@ -25,6 +25,7 @@ from nsalang.interp import numerics
 from nsalang.interp.fault import Fault
 from nsalang.interp.views import views
 from nsalang.proof import smt
+from nsalang.proof.encoder import Encoder
 from nsalang.proof.lemmas import element_types, values
 from nsalang.refute.evaluate import Number, evaluate
 
@@ -212,7 +213,7 @@ def _complete(
 
     context = z3.Context()
     dtypes = element_types(kernel)
-    encoder = smt.Encoder(context, dtypes, linear=False)
+    encoder = Encoder(context, dtypes, linear=False)
     symbols: dict[tuple[str, tuple[int, ...]], ir.Var] = {}
     for name in promised:
         if dtypes[name].is_integer or dtypes[name] is BOOL:

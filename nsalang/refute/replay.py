@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nsalang import ir
 from nsalang.interp.fault import Fault
-from nsalang.interp.run import Run, interpret
+from nsalang.interp.lanes import State
+from nsalang.interp.run import interpret
 from nsalang.proof.obligations import Obligation
 from nsalang.refute.evaluate import Element, Number, evaluate
 from nsalang.refute.models import EXTREMES, LARGEST, PATTERNS, Launch, everything, inside, launches
@@ -149,14 +150,14 @@ class _Watch:
         self.now[name] = value
         return True
 
-    def fault(self, run: Run, fault: Fault) -> None:
+    def fault(self, run: State, fault: Fault) -> None:
         o = self.obligation
         if o.kind != "range" or fault.span != o.span or fault.tensor != o.tensor or not fault.indices:
             return
         if not 0 <= fault.indices[o.position] < run.tensors[o.tensor].shape[o.position]:
             raise _Seen(Event(None, self._named(fault.at), indices=fault.indices, value=fault.indices[o.position]))
 
-    def operation(self, run: Run, node: ir.Expr, lanes: Tensor) -> None:
+    def operation(self, run: State, node: ir.Expr, lanes: Tensor) -> None:
         o = self.obligation
         if node.span != o.span:
             return
@@ -187,13 +188,13 @@ class _Watch:
             lanes = lanes & ~x.lost
         self._wrong(run, node, lanes, values)
 
-    def _wrong(self, run: Run, node: ir.Expr, lanes: Tensor, values: Tensor | None) -> None:
+    def _wrong(self, run: State, node: ir.Expr, lanes: Tensor, values: Tensor | None) -> None:
         """An operation goes wrong in these lanes, because of these operands."""
         if bool(lanes.any()):
             first = tuple(int(i) for i in lanes.nonzero()[0])
             raise _Seen(Event(None, self._at(run, node.axes, first), value=None if values is None else int(values[first])))
 
-    def access(self, run: Run, node: ir.Load | ir.Store, places: list[Tensor], active: Tensor | None) -> None:
+    def access(self, run: State, node: ir.Load | ir.Store, places: list[Tensor], active: Tensor | None) -> None:
         kind = self.obligation.kind
         if kind not in ("race", "twice", "order", "coverage") or self.kernel.memory(node.tensor) != self.memory:
             return
@@ -249,7 +250,7 @@ class _Watch:
         missing = (self.writer.reshape(-1, tensor.element_size()) == 0).any(1).reshape(tensor.shape)
         return missing if bool(missing.any()) else None
 
-    def _twice(self, run: Run, node: ir.Load | ir.Store, places: list[Tensor], active: Tensor | None, elements: Tensor) -> None:
+    def _twice(self, run: State, node: ir.Load | ir.Store, places: list[Tensor], active: Tensor | None, elements: Tensor) -> None:
         order = torch.argsort(elements, stable=True)
         same = (elements[order][1:] == elements[order][:-1]).nonzero()
         if same.numel():
@@ -257,7 +258,7 @@ class _Watch:
             one, two = (self._lane(run, node, active, k) for k in (first, second))
             raise _Seen(Event(None, one, two, tuple(int(p.reshape(-1)[first]) for p in places)))
 
-    def _bytes(self, run: Run, node: ir.Load | ir.Store, places: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def _bytes(self, run: State, node: ir.Load | ir.Store, places: Sequence[Tensor]) -> tuple[Tensor, int]:
         """The bytes of the memory that an access touches, element after element, and how many an element has."""
         tensor, base = run.tensors[node.tensor], run.tensors[self.memory]
         size = tensor.element_size()
@@ -277,12 +278,12 @@ class _Watch:
             self.instances.append(dict(self.now))
         return self.numbers[key]
 
-    def _lane(self, run: Run, node: ir.Load | ir.Store, active: Tensor | None, k: int) -> dict[str, int]:
+    def _lane(self, run: State, node: ir.Load | ir.Store, active: Tensor | None, k: int) -> dict[str, int]:
         shape = run.shape(node.axes)
         every = (torch.ones(shape, dtype=torch.bool) if active is None else active.expand(shape)).nonzero()
         return self._at(run, node.axes, tuple(int(i) for i in every[k]))
 
-    def _at(self, run: Run, axes: tuple[str, ...], lane: tuple[int, ...]) -> dict[str, int]:
+    def _at(self, run: State, axes: tuple[str, ...], lane: tuple[int, ...]) -> dict[str, int]:
         """All index variables that have a value there, by their names in the IR."""
         scalars = {n: int(v.data) for n, v in run.values.items() if n in run.scalar_indices()}
         return {**self.now, **scalars, **{a: run.lanes[a].start + i for a, i in zip(axes, lane, strict=True)}}
