@@ -144,16 +144,16 @@ class Emitter:
         return "\n".join(self.out) + "\n"
 
 
-def arms(s: ir.If, barriers: frozenset[int], text: Callable[[ir.Expr], Text]) -> Iterator[tuple[str, Span | None, tuple[ir.Stmt, ...]]]:
+def arms(s: ir.If, text: Callable[[ir.Expr], Text]) -> Iterator[tuple[str, Span | None, tuple[ir.Stmt, ...]]]:
     """The parts of a branch in order: the head of each, where it comes from, and its body. An ``if`` that stands alone in an ``else`` is an
-    ``elif``, unless there is a barrier before it."""
+    ``elif``."""
     word = "if"
     while True:
         yield f"{word} {text(s.cond)}:", s.span, s.body
         match s.orelse:
             case ():
                 return
-            case (ir.If() as other,) if id(other) not in barriers:
+            case (ir.If() as other,):
                 s, word = other, "elif"
             case _:
                 yield "else:", None, s.orelse

@@ -8,6 +8,7 @@ from nsalang import ir
 from nsalang.base.target import Target
 from nsalang.passes import (
     assume,
+    barriers,
     check,
     contract,
     expand,
@@ -23,6 +24,7 @@ from nsalang.passes import (
     tiles,
     width,
 )
+from nsalang.passes.tilelang import around, fetch, lanes
 
 PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("simplify", simplify.run),  # first: fewer and plainer nodes for everyone
@@ -39,5 +41,9 @@ PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("legalize", legalize.run),  # before width: it makes integer operations of its own
     ("width", width.run),  # before flatten: a value that is named has its final dtype
     ("ranges", ranges.run),  # after width: both sides of a comparison have one length
-    ("flatten", flatten.run),  # last: names are for the lowerings alone
+    ("flatten", flatten.run),  # after all that rewrites values: names are for the lowerings alone
+    ("barriers", barriers.run),  # after flatten: every access stands in a statement of its own
+    ("around", around.run),  # after barriers, which TileLang misses some of
+    ("lanes", lanes.run),  # after flatten: it is about the statements that become loops over lanes
+    ("fetch", fetch.run),  # last: it takes statements apart that the passes before see as they stand
 )

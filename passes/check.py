@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import I64
@@ -85,6 +85,10 @@ class _Checks:
                 return dataclasses.replace(node, lo=self.value(node.lo, None), hi=self.value(node.hi, None))
             case ir.If():
                 return dataclasses.replace(node, cond=self.value(node.cond, None))
+            case ir.Barrier():
+                return node
+            case _:
+                assert_never(node)
 
     # -------------------------------------------------------------------------------------------------------------- expressions
 

@@ -23,7 +23,7 @@ from nsalang.interp import run as interp
 from nsalang.interp.bounds import sum_error
 from nsalang.launch import checks
 from nsalang.launch.kernel import Kernel
-from nsalang.launch.launcher import check_requires
+from nsalang.launch.sizes import check_requires
 from nsalang.types.signature import Parameter
 
 ROOT = Path(__file__).parent.parent

@@ -10,9 +10,18 @@ import torch
 from nsalang import ir
 from nsalang.base.dtypes import BF16, E4M3, F32, I32, I64, U8, DType
 from nsalang.base.source import Source, Span
+from nsalang.base.target import Target
+from nsalang.passes import PASSES
 
 INFINITY = float("inf")
 SOURCE = Source("\n" * 40, "kernels.nsa")
+
+
+def finished(k: ir.Kernel, target: Target) -> ir.Kernel:
+    """A kernel whose values have names, with what the passes behind `flatten` add."""
+    for _, run in PASSES[[name for name, _ in PASSES].index("flatten") + 1 :]:
+        k = run(k, target)
+    return k
 
 
 def at(line: int) -> Span:

@@ -144,6 +144,35 @@ def test_promises_are_checked(engine: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert "(implied by searchsorted) does not hold: cu[1] = 3, cu[2] = 2" in sentence
 
 
+def test_promises_about_places_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSALANG_CHECK", "1")
+    text = """def f(off: i32[B + 1], n: i32[B], y: Out[i32[B]]):
+    promise(off[b + 1] == off[b] + n[b])
+    promise(off[0] == 0)
+    promise(off[B] <= 9)
+    promise(n[b - 2] <= n[b])
+    for b in grid(B):
+        y[b] = n[b]
+"""
+    kernel = nsalang.load_text(text, "places.nsa").f
+    for off, n, wrong in (
+        (ints(0, 2, 5), ints(2, 3), None),
+        (ints(0), ints(), None),
+        (ints(0, 2, 4), ints(2, 3), ("promise(off[b + 1] == off[b] + n[b]) does not hold: off[2] = 4, off[1] = 2, n[1] = 3", 2)),
+        (ints(1, 3, 6), ints(2, 3), ("promise(off[0] == 0) does not hold: off[0] = 1", 3)),
+        (ints(0, 2, 10), ints(2, 8), ("promise(off[B] <= 9) does not hold: off[2] = 10", 4)),
+        (ints(0, 3, 4, 6), ints(3, 1, 2), ("promise(n[b - 2] <= n[b]) does not hold: n[0] = 3, n[2] = 2", 5)),
+    ):
+        if wrong is None:
+            assert torch.equal(kernel.interpret(off, n), n)
+            assert torch.equal(kernel(off, n, backend="triton"), n)
+            continue
+        for call in (kernel.interpret, lambda *a: kernel(*a, backend="triton")):
+            with pytest.raises(nsalang.NsaError) as error:
+                call(off, n)
+            assert told(error) == ("NSA0814", *wrong)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_index_outside_is_reported_whatever_was_proved(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The promise is broken and nobody looks at it: to the code that is a wrong proof."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from contraction_kernels import ATTENTION, CASES, INDEXER, MATMUL, SPARSE_MLA, Case
-from test_passes import data, last, stages, typed
+from staged import data, last, stages, typed
 
 from nsalang import ir
 from nsalang.base.dtypes import F16, F32, I8, DType
@@ -19,7 +19,7 @@ from nsalang.base.target import KNOWN, parse_target
 from nsalang.host.extents import evaluate
 from nsalang.interp.run import interpret
 from nsalang.ir.verify import contractions_have_two_sides, verify
-from nsalang.launch.launcher import is_exact, sizes
+from nsalang.launch.sizes import is_exact, sizes
 from nsalang.passes import contract, contraction_tiles
 
 BACKENDS = ("triton", "tilelang")

@@ -7,14 +7,14 @@ import math
 
 import pytest
 import torch
-from test_passes import ACT_QUANT, SOFTMAX, check, last, stages, typed
+from staged import ACT_QUANT, SOFTMAX, check, last, stages, typed
 
 from nsalang import ir
 from nsalang.base.dtypes import F16, F32, I32, I64, DType
 from nsalang.base.target import parse_target
 from nsalang.ir.machine import dim_divisor
 from nsalang.ir.summary import machine_facts, proofs
-from nsalang.launch import launcher as launch
+from nsalang.launch import sizes
 from nsalang.lowering.header import facts
 from nsalang.passes import assume, padding
 from nsalang.passes.guard import run as guard
@@ -136,7 +136,7 @@ def test_masks_of_long_axes_are_computed_in_64_bits() -> None:
         assert not isinstance(node, ir.Binary) or node.a.dtype in (I64,) or node.op == "and"
     kernel = typed("def k(x: f32[K], y: Out[f32[M]]):\n    require(K > 0)\n    for m in grid(M):\n        total = 0.0\n"
                    "        for t in range(M * M):\n            total = total + x[t % K]\n        y[m] = total\n")  # fmt: skip
-    assert launch.has_long_ranges(kernel, {"K": 4, "M": 2**16}, {}) and not launch.has_long_ranges(kernel, {"K": 4, "M": 2**15}, {})
+    assert sizes.has_long_ranges(kernel, {"K": 4, "M": 2**16}, {}) and not sizes.has_long_ranges(kernel, {"K": 4, "M": 2**15}, {})
 
 
 # ----------------------------------------------------------------------------------------------------- what padded lanes hold

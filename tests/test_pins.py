@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from contraction_kernels import ATTENTION, CASES, INDEXER, MATMUL, SPARSE_MLA
+from staged import check, last, typed
 from test_contractions import WIDE_MLA, assigns, run_all
-from test_passes import check, last, typed
 
 import nsalang
 from nsalang import ir

@@ -18,7 +18,7 @@ from nsalang.lowering.tilelang.expressions import expr, operand
 from nsalang.lowering.tilelang.state import Printer
 
 REDUCTIONS: dict[ir.ReduceOp, str] = {"sum": "T.reduce_sum", "max": "T.reduce_max", "min": "T.reduce_min"}
-COMBINED: dict[ir.ReduceOp, str] = {}
+COMBINED: dict[ir.ReduceOp, str] = {"prod": "*"}
 """What TileLang has no function for: the sign that makes one of two lanes."""
 
 

@@ -10,10 +10,8 @@ from nsalang.base.dtypes import DType
 from nsalang.ir.machine import machine_axes, machine_shape
 from nsalang.lowering.text import Text
 from nsalang.lowering.tilelang import matrices as dots
-from nsalang.lowering.tilelang.bools import MOST, is_narrow
 from nsalang.lowering.tilelang.elements import element, variable
 from nsalang.lowering.tilelang.expressions import operand
-from nsalang.lowering.tilelang.lane_by_lane import goes_lane_by_lane
 from nsalang.lowering.tilelang.state import Printer
 
 
@@ -72,17 +70,18 @@ def place(p: Printer, name: str, shape: tuple[int, ...], dtype: DType, where: st
 
 
 @contextmanager
-def parallel(p: Printer, axes: Sequence[str], s: ir.Stmt, asynchronous: bool = False) -> Iterator[None]:
+def parallel(p: Printer, axes: Sequence[str], s: ir.Assign | ir.Store, asynchronous: bool = False) -> Iterator[None]:
     """A loop over the lanes of ``axes``, one after the other in any order."""
     machine = machine_axes(p.kernel, axes)
     lanes = p.lanes[: len(machine)]
     before, p.lane = p.lane, dict(zip(machine, lanes, strict=True))
     shape = machine_shape(p.kernel, axes)
     options = ', annotations={"parallel_async_without_async_commit_wait": True}' if asynchronous else ""
-    if p.target.kind != "cpu" and len(machine) == 1 and goes_lane_by_lane(p.kernel, s, machine[0]):
+    if len(machine) == 1 and machine[0] in s.alone:
+        # TileLang does not look for the width of a vector where the innermost extent is 1.
         lanes, shape = (*lanes, "_"), (*shape, 1)
-    elif is_narrow(p.kernel, s, p.bools):
-        options += f", coalesced_width=T.int32({MOST})"
+    elif s.widest:
+        options += f", coalesced_width=T.int32({s.widest})"
     with p.out.block(f"for {', '.join(lanes)} in T.Parallel({', '.join(map(str, shape))}{options}):", s.span):
         yield
     p.lane = before

@@ -5,7 +5,6 @@ from __future__ import annotations
 from nsalang import ir
 from nsalang.base.dtypes import I64
 from nsalang.lowering.text import SIGN, Text, call, infix, number
-from nsalang.lowering.tilelang.ahead import Ahead
 from nsalang.lowering.tilelang.buffers import buffer, parallel
 from nsalang.lowering.tilelang.dtypes import typed
 from nsalang.lowering.tilelang.elements import variable
@@ -24,27 +23,27 @@ def blocks(p: Printer, s: ir.For, lo: Text, hi: Text, length: int) -> Text:
     return call("T.ceildiv", extent, str(length)) if length > 1 else extent
 
 
-def fetch(p: Printer, s: ir.For, early: Ahead, base: Text, hi: Text, version: Text) -> None:
-    """The loads of one step that may not exist, as a group of asynchronous copies, after what their addresses are made of."""
+def fetch(p: Printer, s: ir.For, base: Text, hi: Text, version: Text) -> None:
+    """What is early for one step that may not exist: its loads, as a group of asynchronous copies, after what their addresses are made of."""
     before, versions = dict(p.bases), dict(p.versions)
     p.bases[s.index] = None if base == number(0) and s.kind == "tile" else base
-    for span in early.spans:
-        p.bases[span.axis] = None if span.start == ir.const(0, span.start.dtype) else expr(p, span.start)
     exists = f"if {infix('<', base, hi)}:"
-    if early.held:
+    held, loads = early_parts(s)
+    for span in (x for x in s.early if isinstance(x, ir.SpanAxis)):
+        p.bases[span.axis] = None if span.start == ir.const(0, span.start.dtype) else expr(p, span.start)
+    if held:
         with p.out.block(exists, s.span):
-            for assign, value in early.held:
+            for assign in held:
                 if assign.name in s.ahead:
                     buffer(p, assign, s.stages)
                     p.versions[assign.name] = version
                 else:
                     buffer(p, assign)
-                with parallel(p, value.axes, assign):
-                    p.out.line(f"{variable(p, assign.name, value.axes)} = {operand(p, value)}", assign.span)
-        # Other threads read it for their addresses.
+                with parallel(p, assign.value.axes, assign):
+                    p.out.line(f"{variable(p, assign.name, assign.value.axes)} = {operand(p, assign.value)}", assign.span)
         p.out.line("T.sync_threads()", s.span)
     with p.out.block(exists, s.span):
-        for assign, x in early.loads:
+        for assign, x in loads:
             buffer(p, assign, s.stages)
             p.versions[assign.name] = version
             with parallel(p, x.axes, assign, p.target.facts.asynchronous):
@@ -57,10 +56,17 @@ def fetch(p: Printer, s: ir.For, early: Ahead, base: Text, hi: Text, version: Te
     p.bases, p.versions = before, versions
 
 
-def fetch_next(p: Printer, s: ir.For, early: Ahead, counter: Text, base: Text, hi: Text, length: int) -> None:
+def early_parts(s: ir.For) -> tuple[list[ir.Assign], list[tuple[ir.Assign, ir.Load]]]:
+    """What stands before the barrier in what is early, and the loads behind it."""
+    at = next((i for i, x in enumerate(s.early) if isinstance(x, ir.Barrier)), 0)
+    held = [x for x in s.early[:at] if isinstance(x, ir.Assign)]
+    return held, [(x, x.value) for x in s.early[at:] if isinstance(x, ir.Assign) and isinstance(x.value, ir.Load)]
+
+
+def fetch_next(p: Printer, s: ir.For, counter: Text, base: Text, hi: Text, length: int) -> None:
     """At the beginning of a step: begin to load what a later one needs, and wait for what this one needs."""
     later = s.stages - 1
-    fetch(p, s, early, infix("+", base, number(later * length)), hi, version(p, infix("+", counter, number(later)), s))
+    fetch(p, s, infix("+", base, number(later * length)), hi, version(p, infix("+", counter, number(later)), s))
     if p.target.facts.asynchronous:
         p.out.line(f"T.ptx_wait_group({later})", s.span)
     p.out.line("T.sync_threads()", s.span)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from nsalang import ir
 from nsalang.base.target import Target
 from nsalang.ir.machine import address_names, assigned_twice, machine_axes, read_axes
+from nsalang.ir.turns import long_loops
 from nsalang.lowering import grid as grids
 from nsalang.lowering.arguments import arguments as all_arguments
-from nsalang.lowering.barriers import barriers as needed
 from nsalang.lowering.header import docstring, shared_memory
 from nsalang.lowering.program import Generated, Program
 from nsalang.lowering.text import Emitter, Names, Text, call, infix, number
-from nsalang.lowering.tilelang.barriers import NONE, around
-from nsalang.lowering.tilelang.bools import bool_axes
 from nsalang.lowering.tilelang.expressions import expr
 from nsalang.lowering.tilelang.matrices import continued, matrices
 from nsalang.lowering.tilelang.signature import RESERVED, SCALARS, assume, index_dtype, product, tensor
 from nsalang.lowering.tilelang.state import Printer
 from nsalang.lowering.tilelang.statements import statements
-from nsalang.lowering.turns import long_loops
 
 
 def lower(kernel: ir.Kernel, target: Target) -> Generated:
@@ -29,7 +26,6 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     nodes = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Value | ir.Store)]
     ranks = [len(machine_axes(kernel, n.axes)) or int(isinstance(n, ir.Store) and n.mode == "add") for n in nodes]
     lanes = tuple(names.pick("ijkpuvw"[k] if k < 7 else "i") for k in range(max(ranks, default=0)))
-    barriers = needed(kernel)
     p = Printer(
         kernel,
         target,
@@ -38,13 +34,10 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         out=Emitter(kernel),
         places=Emitter(kernel),
         twice=assigned_twice(kernel),
-        barriers=barriers,
         lanes=lanes,
         matrices=matrices(kernel),
         continued=continued(kernel),
-        bools=bool_axes(kernel) if target.kind == "cuda" else frozenset(),
         addresses=address_names(kernel),
-        around=NONE if target.kind == "cpu" else around(kernel, barriers),
         long=long_loops(kernel),
     )
     p.out.depth = p.places.depth = 3

@@ -8,19 +8,18 @@ from nsalang import ir
 from nsalang.base.target import Target
 from nsalang.lowering.arguments import Arguments
 from nsalang.lowering.text import Emitter, Names, Text
-from nsalang.lowering.tilelang.barriers import Around
 
 
 @dataclass(slots=True)
 class Printer:
     """``places``: the buffers of a block, which stand before its code; ``twice``: variables that are assigned again; ``lanes``: loop variables by
-    dimension; ``barriers``, ``around``: the ``id`` of statements with a barrier (see barriers); ``matrices``, ``continued``: see matrices;
-    ``bools``: see bools; ``addresses``: what accesses name in their addresses and masks; ``long``: see turns.long_loops.
+    dimension; ``matrices``, ``continued``: see matrices;
+    ``addresses``: what accesses name in their addresses and masks; ``long``: see turns.long_loops.
 
     ``buffers``: variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0); ``lane``: the loop
     variable of each axis in the T.Parallel loop being printed; ``lying``: the axes of both dimensions of a variable that lies as a matrix;
     ``versions``: which of several buffers a variable is in; ``results``: the matrix in registers behind the result or an operand of a Dot;
-    ``unread``: what need not be computed; ``tests``: the comparisons of floats, once they are asked for.
+    ``tests``: the comparisons of floats, once they are asked for.
     """
 
     kernel: ir.Kernel
@@ -30,12 +29,9 @@ class Printer:
     out: Emitter
     places: Emitter
     twice: frozenset[str]
-    barriers: frozenset[int]
-    around: Around
     lanes: tuple[str, ...]
     matrices: dict[str, tuple[tuple[str, ...], ...]]
     continued: dict[str, str]
-    bools: frozenset[str]
     addresses: frozenset[str]
     long: frozenset[int]
     buffers: dict[str, str] = field(default_factory=dict)
@@ -45,6 +41,5 @@ class Printer:
     lying: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     versions: dict[str, Text] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
-    unread: frozenset[str] = frozenset()
     tests: tuple[tuple[bool, float | None], ...] | None = None
     pid: str = ""

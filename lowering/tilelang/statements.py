@@ -11,7 +11,6 @@ from typing import assert_never
 from nsalang import ir
 from nsalang.ir.machine import read_axes
 from nsalang.lowering.text import Text, arms, call, infix, number
-from nsalang.lowering.tilelang.ahead import ahead
 from nsalang.lowering.tilelang.blocks import dot, reduce, scan
 from nsalang.lowering.tilelang.buffers import buffer, parallel, scalar, stored
 from nsalang.lowering.tilelang.dtypes import typed
@@ -26,11 +25,7 @@ from nsalang.lowering.tilelang.state import Printer
 
 def statements(p: Printer, body: Sequence[ir.Stmt]) -> None:
     for s in body:
-        if id(s) in p.barriers | p.around.before:
-            p.out.line("T.sync_threads()", s.span)
         statement(p, s)
-        if id(s) in p.around.behind:
-            p.out.line("T.sync_threads()", s.span)
 
 
 def statement(p: Printer, s: ir.Stmt) -> None:
@@ -46,13 +41,13 @@ def statement(p: Printer, s: ir.Stmt) -> None:
             loop(p, s)
         case ir.If():
             branch(p, s)
+        case ir.Barrier():
+            p.out.line("T.sync_threads()", s.span)
         case _:
             assert_never(s)
 
 
 def assign(p: Printer, s: ir.Assign) -> None:
-    if s.name in p.unread or s.name in p.versions:
-        return
     if s.place == "shared" and isinstance(s.value, ir.Dot | ir.Reduce | ir.Scan):
         # These are made in registers.
         made = ir.Var(s.value.dtype, s.value.axes, f"{s.name}.value")
@@ -120,30 +115,26 @@ def loop(p: Printer, s: ir.For) -> None:
         here = infix("*", step, number(length)) if length > 1 else step
         return here if from_zero else infix("+", lo, here)
 
-    unread, p.unread = p.unread, p.unread
     if s.ahead:
         lo, hi = (atom(p, x, f"{name}_{end}", s) for x, end in ((lo, "begin"), (hi, "end")))
-        early = ahead(p.kernel, s)
-        p.unread |= early.unread
         # TileLang may lay these buffers over others that are dead by now, a reduction's workspace for one, and adds no barrier for copies.
         p.out.line("T.sync_threads()", s.span)
         for step in range(s.stages - 1):
             here = number(step * length)
-            fetch(p, s, early, here if from_zero else infix("+", lo, here) if step else lo, hi, number(step))
+            fetch(p, s, here if from_zero else infix("+", lo, here) if step else lo, hi, number(step))
     turns = blocks(p, s, lo, hi, length)
     with p.out.block(f"for {counter} in {call('T.serial', turns)}:", s.span):
         if s.ahead or read_axes(p.kernel, s.index):
             p.out.line(f"{name} = {start(counter)}", s.span)
         if s.ahead:
-            fetch_next(p, s, early, counter, Text(name), hi, length)
+            fetch_next(p, s, counter, Text(name), hi, length)
         p.bases[s.index] = Text(name)
         statements(p, s.body)
         if s.ahead:
             p.out.line("T.sync_threads()", s.span)
-    p.unread = unread
 
 
 def branch(p: Printer, s: ir.If) -> None:
-    for head, span, body in arms(s, p.barriers, lambda x: expr(p, x)):
+    for head, span, body in arms(s, lambda x: expr(p, x)):
         with p.out.block(head, span):
             statements(p, body)

@@ -7,7 +7,6 @@ from nsalang.base.target import Target
 from nsalang.ir.machine import assigned_twice, read_axes
 from nsalang.lowering import grid as grids
 from nsalang.lowering.arguments import arguments as all_arguments
-from nsalang.lowering.barriers import barriers as needed
 from nsalang.lowering.header import docstring
 from nsalang.lowering.program import Generated, Program
 from nsalang.lowering.text import Emitter, Names, Text, call, infix, method, number
@@ -24,7 +23,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     names = Names.avoiding("tl", "triton")
     entry = names.pick(kernel.name)
     arguments = all_arguments(kernel, names)
-    p = Printer(kernel, target, names, arguments, Emitter(kernel), assigned_twice(kernel), needed(kernel))
+    p = Printer(kernel, target, names, arguments, Emitter(kernel), assigned_twice(kernel))
     p.out.depth = 1
     grid(p)
     statements(p, kernel.body)

@@ -12,8 +12,8 @@ from nsalang.lowering.text import Emitter, Names
 
 @dataclass(slots=True)
 class Printer:
-    """``variables``, ``indices``: local names; ``twice``: variables that are assigned again; ``barriers``: the ``id`` of statements with one before;
-    ``combining``: names of functions that combine two lanes, which stand above the kernel."""
+    """``variables``, ``indices``: local names; ``twice``: variables that are assigned again; ``combining``: names of functions that combine two
+    lanes, which stand above the kernel."""
 
     kernel: ir.Kernel
     target: Target
@@ -21,7 +21,6 @@ class Printer:
     arguments: Arguments
     out: Emitter
     twice: frozenset[str]
-    barriers: frozenset[int]
     variables: dict[str, str] = field(default_factory=dict)
     indices: dict[str, str] = field(default_factory=dict)
     combining: dict[ir.ReduceOp, str] = field(default_factory=dict)

@@ -17,8 +17,6 @@ from nsalang.lowering.triton.state import Printer
 
 def statements(p: Printer, body: Sequence[ir.Stmt]) -> None:
     for s in body:
-        if id(s) in p.barriers:
-            p.out.line("tl.debug_barrier()", s.span)
         statement(p, s)
 
 
@@ -35,6 +33,8 @@ def statement(p: Printer, s: ir.Stmt) -> None:
             loop(p, s)
         case ir.If():
             branch(p, s)
+        case ir.Barrier():
+            p.out.line("tl.debug_barrier()", s.span)
         case _:
             assert_never(s)
 
@@ -93,6 +93,6 @@ def loop(p: Printer, s: ir.For) -> None:
 
 
 def branch(p: Printer, s: ir.If) -> None:
-    for head, span, body in arms(s, p.barriers, lambda x: expr(p, x)):
+    for head, span, body in arms(s, lambda x: expr(p, x)):
         with p.out.block(head, span):
             statements(p, body)

@@ -31,6 +31,10 @@ class DType:
         # Nodes of the IR are hashed often, and fractions hash slowly.
         return hash(self.name)
 
+    def __reduce__(self) -> str:
+        # Dtypes are compared by identity: a copy is the dtype itself.
+        return "E4M3_FNUZ" if self is E4M3_FNUZ else self.name.upper()
+
     @property
     def is_float(self) -> bool:
         return self.kind == "float"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,9 @@ class NsaError(Exception):
             sorted(diagnostics, key=lambda d: (d.span.source.name, d.span.line, d.span.column) if d.span else ("", 0, 0))
         )
         super().__init__("\n\n".join(d.render() for d in self.diagnostics))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.diagnostics, {n: v for n, v in self.__dict__.items() if n != "diagnostics"}
 
     @classmethod
     def at(cls, code: str, sentence: str, span: Span | None = None, *, note: str | None = None, help: str | None = None) -> NsaError:

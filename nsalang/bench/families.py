@@ -212,10 +212,10 @@ def _both_variants(name: str, tensors: Mapping[str, Tensor], dims: Mapping[str, 
     """Times of the exact variant and of the guarded one, launched beneath the call that would choose the exact one; contiguous tensors."""
     import torch
 
-    from nsalang import ir
     from nsalang.bench import compare
     from nsalang.bench.measure import bytes_of, measure
-    from nsalang.launch.launcher import count_programs, is_exact
+    from nsalang.ir.summary import accesses
+    from nsalang.launch.sizes import count_programs, is_exact
 
     kernel, target, moved = load_kernel(name), _target(), bytes_of(tensors.values())
     outputs = [p.name for p in kernel.signature.parameters if p.role == "out"]
@@ -224,10 +224,10 @@ def _both_variants(name: str, tensors: Mapping[str, Tensor], dims: Mapping[str, 
         for exact in (True, False):
             compiled = kernel.compile(target=target, backend=backend, exact=exact)
             note = "exact" if exact else "guarded"
-            accesses = [n for s in compiled.kernel.body for n in ir.walk(s) if isinstance(n, ir.Load | ir.Store)]
+            made = accesses(compiled.kernel)
             row: Row = {
                 "kernel": f"{name} {note}", "case": list(dims.values()), "backend": backend, "bytes": moved,
-                "accesses": len(accesses), "masked": sum(n.mask is not None for n in accesses),
+                "accesses": len(made), "masked": sum(n.mask is not None for n in made),
             }  # fmt: skip
             assert not exact or is_exact(compiled.kernel, dims, scalars), "the exact variant must not run at these sizes"
             launch, programs = compiled.load(), count_programs(compiled, dims, scalars)

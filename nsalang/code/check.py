@@ -21,7 +21,9 @@ from nsalang.code.forms import FORMS, Call, Codes, Form, run
 from nsalang.code.launches import Launch, launches
 from nsalang.interp.fault import Fault
 from nsalang.launch.binding import bind
-from nsalang.launch.launcher import Launcher, arguments_of, count_programs, layouts_of
+from nsalang.launch.launcher import Launcher
+from nsalang.launch.places import arguments_of, layouts_of
+from nsalang.launch.sizes import count_programs
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from nsalang.base.source import NsaError
 from nsalang.host.extents import Undefined, evaluate
 from nsalang.host.memory import contiguous
 from nsalang.launch.checks import check_promises
-from nsalang.launch.launcher import check_requires
+from nsalang.launch.sizes import check_requires
 
 LARGEST = 1 << 16
 """Elements of a tensor, and instances, that a launch may have; more where the kernel has nothing smaller."""
@@ -96,7 +96,7 @@ def _launch(
     if any(e < 0 for s in shapes.values() for e in s) or max((prod(s) for s in shapes.values()), default=0) > largest or instances > 64:
         return None
     tensors: dict[str, torch.Tensor] = {}
-    orders = {p.tensors[0]: p.kind for p in typed.promises if p.kind != "each"}
+    orders = {p.tensors[0]: p.kind for p in typed.promises if p.kind in ("distinct", "sorted")}
     values = {t.name: _contents(typed, t, shapes[t.name], draw, dims, scalars, edges, orders.get(t.name)) for t in typed.tensors}
     for tensor in typed.tensors:
         found = values[tensor.name]

@@ -107,13 +107,15 @@ class Run(Values):
                 low, high = self.integer(node.lo), self.integer(node.hi)
                 self.reaches(node, node.hi, high, high - low)
                 if node.kind == "tile":
-                    self.tiles(node.index, low, high, lambda: self.block(node.body))
+                    self.tiles(node.index, low, high, lambda: self.block((*node.early, *node.body)))
                     return
                 for value in range(low, high):
                     self.values[node.index] = Lane(torch.tensor(value), ())
-                    self.block(node.body)
+                    self.block((*node.early, *node.body))
             case ir.If():
                 self.block(node.body if self.scalar(node.cond) else node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
 

@@ -21,6 +21,9 @@ from nsalang.ir.nodes import (
     Assign as Assign,
 )
 from nsalang.ir.nodes import (
+    Barrier as Barrier,
+)
+from nsalang.ir.nodes import (
     Binary as Binary,
 )
 from nsalang.ir.nodes import (

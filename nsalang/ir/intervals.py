@@ -180,12 +180,12 @@ class Bounds:
                 self._lies(node.axis, cut(start.lo, start.hi + self.lengths.get(node.axis, 2 * node.length) - 1))
             case ir.For():
                 self._index(node.index, node.lo, node.hi, node.kind == "tile")
-                for inner in node.body:
+                for inner in (*node.early, *node.body):
                     self._statement(inner)
             case ir.If():
                 for inner in (*node.body, *node.orelse):
                     self._statement(inner)
-            case ir.Store():
+            case ir.Store() | ir.Barrier():
                 pass
             case _:
                 assert_never(node)

@@ -70,10 +70,11 @@ class Promise(Node):
 
     kind ``each``: ``condition`` holds of every element; in it an element of a tensor is ``Load(tensor, (Index each0, Index each1, …))``, and all
     ``tensors`` have one shape. ``distinct``: no two elements of ``tensors[0]`` are equal. ``sorted``: the one axis of ``tensors[0]`` never
-    descends. ``condition`` is None for the last two. ``implied``: by a searchsorted, not written by the author.
+    descends. ``condition`` is None for these two. ``places``: ``condition`` holds of elements at places that are known at launch, or that are
+    ``each0`` plus what is known, for every ``each0`` for which all of them exist. ``implied``: by a searchsorted, not written by the author.
     """
 
-    kind: Literal["each", "distinct", "sorted"]
+    kind: Literal["each", "places", "distinct", "sorted"]
     tensors: tuple[str, ...]
     condition: Expr | None
     text: str

@@ -288,11 +288,14 @@ PLACES: tuple[Place, ...] = get_args(Place)
 @dataclass(frozen=True, slots=True)
 class Assign(Node):
     """``name = value``. All values assigned to one name have one dtype and one set of axes; an outer name assigned in a loop is carried by it.
-    ``place`` is where a value with axes lies, as the pass ``place`` decides: registers, unless it says ``shared``; ``registers`` was pinned."""
+    ``place`` is where a value with axes lies, as the pass ``place`` decides: registers, unless it says ``shared``; ``registers`` was pinned.
+    ``alone``, ``widest`` (set by the pass ``lanes``): axes along which no two lanes go side by side in a vector; how many do at most, 0: as many as fit."""
 
     name: str
     value: Expr
     place: Place | None = None
+    alone: tuple[str, ...] = ()
+    widest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +303,7 @@ class Store(Node):
     """``tensor[indices] = value``; ``axes`` are those of the indices, the value and the guard together. ``guard`` and ``mask`` as for Load.
 
     mode ``set``: every element has one writer (proved). ``scatter``: lanes and instances may write one element, and one of them wins.
-    ``add``: an atomic addition, of which any number may meet in one element.
+    ``add``: an atomic addition, of which any number may meet in one element. ``alone``, ``widest``: as for Assign.
     """
 
     tensor: str
@@ -311,6 +314,8 @@ class Store(Node):
     mask: Expr | None = None
     mode: Literal["set", "scatter", "add"] = "set"
     proof: Proof | None = None
+    alone: tuple[str, ...] = ()
+    widest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +333,8 @@ class For(Node):
     """kind ``range``: a scalar loop over lo..hi; ``tile``: a loop over consecutive blocks of lo..hi, ``index`` being an axis.
     ``carried`` are the variables that live before the loop and are assigned in it. ``ahead`` (set by ``place``): variables of the body, each a
     load into shared memory or what its address is made of, that are read ``stages - 1`` steps ahead into one of ``stages`` buffers while the step
-    computes. Triton finds them itself: there ``stages`` is what is pinned for this loop. 0: nothing of its own."""
+    computes. Triton finds them itself: there ``stages`` is what is pinned for this loop. 0: nothing of its own. ``early`` (set by ``fetch``): what
+    is done for a step before it, ``stages - 1`` steps ahead: axes, values that addresses are made of and a barrier behind them, the loads."""
 
     index: str
     kind: Literal["range", "tile"]
@@ -338,6 +344,7 @@ class For(Node):
     carried: tuple[str, ...] = ()
     stages: int = 0
     ahead: tuple[str, ...] = ()
+    early: tuple[Stmt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +356,12 @@ class If(Node):
     orelse: tuple[Stmt, ...] = ()
 
 
-Stmt: TypeAlias = Assign | Store | SpanAxis | For | If
+@dataclass(frozen=True, slots=True)
+class Barrier(Node):
+    """All threads of an instance wait for each other, with what they wrote (set by the pass ``barriers``). It means nothing."""
+
+
+Stmt: TypeAlias = Assign | Store | SpanAxis | For | If | Barrier
 
 # ----------------------------------------------------------------------------------------------------------------- construction
 

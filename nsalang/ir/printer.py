@@ -175,15 +175,15 @@ class _Printer:
             case ir.Assign():
                 axes = f"[{', '.join(node.value.axes)}]" if node.value.axes else ""
                 lies = "" if node.place is None else f" in {node.place}"
-                yield f"{indent}{node.name}: {dtype_text(node.value.dtype)}{axes}{lies} = {self.at(node.value, 0)}"
+                yield f"{indent}{node.name}: {dtype_text(node.value.dtype)}{axes}{lies} = {self.at(node.value, 0)}{_lanes(node)}"
             case ir.Store():
                 place = f"{node.tensor}[{self.list(node.indices)}]"
                 if node.mode == "set" and node.guard is None and node.mask is None:
-                    yield f"{indent}{place}{proof(node.proof)} = {self.at(node.value, 0)}"
+                    yield f"{indent}{place}{proof(node.proof)} = {self.at(node.value, 0)}{_lanes(node)}"
                 else:
                     called = {"set": "store", "add": "atomic_add"}.get(node.mode, node.mode)
                     extra = self.named(guard=node.guard, mask=node.mask)
-                    yield f"{indent}{called}({place}, {self.at(node.value, 0)}{extra}){proof(node.proof)}"
+                    yield f"{indent}{called}({place}, {self.at(node.value, 0)}{extra}){proof(node.proof)}{_lanes(node)}"
             case ir.SpanAxis():
                 stop = "" if node.stop is None else f", {self.at(node.stop, 0)}"
                 yield f"{indent}{node.axis} = span({self.at(node.start, 0)}, {node.length}{stop})"
@@ -193,6 +193,9 @@ class _Printer:
                 notes += [f"ahead {', '.join(node.ahead)}"] if node.ahead else []
                 carried = f"  # {'; '.join(notes)}" if notes else ""
                 yield f"{indent}for {node.index} in {node.kind}({self.at(node.lo, 0)}, {self.at(node.hi, 0)}):{carried}"
+                if node.early:
+                    yield f"{indent}    early:"
+                    yield from self.block(node.early, indent + "        ")
                 yield from self.block(node.body, indent + "    ")
             case ir.If():
                 yield f"{indent}if {self.at(node.cond, 0)}:"
@@ -200,6 +203,8 @@ class _Printer:
                 if node.orelse:
                     yield f"{indent}else:"
                     yield from self.block(node.orelse, indent + "    ")
+            case ir.Barrier():
+                yield f"{indent}barrier"
             case _:
                 assert_never(node)
 
@@ -328,3 +333,10 @@ def schedule(s: ir.Schedule) -> Iterator[str]:
     if s.sized:
         yield f"sized: {', '.join(f'{axis} {length}' for axis, length in s.sized)}"
     yield from (f"why: {line}" for line in s.why)
+
+
+def _lanes(node: ir.Assign | ir.Store) -> str:
+    """Which lanes of a statement go side by side in a vector, where that is decided."""
+    notes = [f"alone {', '.join(node.alone)}"] if node.alone else []
+    notes += [f"widest {node.widest}"] if node.widest else []
+    return f"  # {'; '.join(notes)}" if notes else ""

@@ -20,9 +20,22 @@ def machine_facts(kernel: ir.Kernel) -> tuple[str, ...]:
     return width, layout, f"A launch has checked that {listed([h.text for h in kernel.hoists])}"
 
 
+def accesses(kernel: ir.Kernel) -> list[ir.Load | ir.Store]:
+    """Every access of a kernel. What addresses of early loads are made of may stand in several of them, and in the body too: it counts once."""
+    nodes = [n for s in kernel.body for n in ir.walk(s)]
+    early = {id(n) for loop in nodes if isinstance(loop, ir.For) for s in loop.early for n in ir.walk(s)}
+    found = [n for n in nodes if isinstance(n, ir.Load | ir.Store) and id(n) not in early]
+    known = {(n.tensor, n.span) for n in found}
+    for n in nodes:
+        if isinstance(n, ir.Load) and id(n) in early and (n.tensor, n.span) not in known:
+            known.add((n.tensor, n.span))
+            found.append(n)
+    return found
+
+
 def proofs(kernel: ir.Kernel) -> str:
     """Why the accesses of a kernel on which `guard` has run are inside their tensors, in one line; empty where it has none."""
-    found = [n.proof for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Load | ir.Store) and n.proof is not None]
+    found = [n.proof for n in accesses(kernel) if n.proof is not None]
     counts = {verdict: sum(p.verdict == verdict for p in found) for verdict in ("PROVED", "HOISTED", "GUARDED", "UNKNOWN")}
     words = {
         "PROVED": "proved",

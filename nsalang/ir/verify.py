@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nsalang import ir
 from nsalang.base.dtypes import F32, I32, I64, DType
+from nsalang.ir.meetings import unordered
 from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.wellformed import body_nodes, check, text_of
@@ -183,7 +184,7 @@ def operands_are_placed(kernel: ir.Kernel) -> None:
                 kept = places == ["registers"] and node.left is not None and set(node.left) <= set(x.axes)
                 assert places == ["shared"] or kept, f"'{x.name}' in {text_of(node)} is no variable of shared memory"
         elif isinstance(node, ir.For):
-            direct = {s.name: s for s in node.body if isinstance(s, ir.Assign)}
+            direct = {s.name: s for s in (*node.early, *node.body) if isinstance(s, ir.Assign)}
             assert bool(node.ahead) == (node.stages > 1), f"{node.stages} stages for {node.ahead} in the loop over {node.index}"
             for name in node.ahead:
                 found = direct.get(name)
@@ -256,11 +257,64 @@ def integers_have_machine_widths(kernel: ir.Kernel) -> None:
 
 def flat(kernel: ir.Kernel) -> None:
     tops = {id(n.value) for n in body_nodes(kernel) if isinstance(n, ir.Assign)}
+    early = {id(n) for loop in body_nodes(kernel) if isinstance(loop, ir.For) for s in loop.early for n in ir.walk(s)}
     for node in body_nodes(kernel):
+        if id(node) in early:
+            continue  # an address there is one expression
         if isinstance(node, ir.Load | ir.Dot | ir.Reduce | ir.Scan):
             assert id(node) in tops, f"{text_of(node)} is part of a statement"
         if isinstance(node, ir.Dot):
             assert isinstance(node.a, ir.Var) and isinstance(node.b, ir.Var), f"an operand of {text_of(node)} has no name"
+
+
+def no_barriers(kernel: ir.Kernel) -> None:
+    assert not any(isinstance(n, ir.Barrier) for n in body_nodes(kernel)), "a barrier before there are threads"
+
+
+def barriers_order_accesses(kernel: ir.Kernel) -> None:
+    for statement in unordered(kernel):
+        raise AssertionError(f"no barrier orders the accesses of {text_of(statement)}")
+
+
+def nothing_early(kernel: ir.Kernel) -> None:
+    assert not any(isinstance(n, ir.For) and n.early for n in body_nodes(kernel)), "something early before there are addresses"
+
+
+def what_is_ahead_is_early(kernel: ir.Kernel) -> None:
+    """What a loop reads ahead is made before its body, of nothing that the body assigns; what addresses there are made of has a barrier behind it."""
+    for loop in body_nodes(kernel):
+        if not isinstance(loop, ir.For) or kernel.schedule.backend != "tilelang":
+            continue
+        made = [s.name for s in loop.early if isinstance(s, ir.Assign)]
+        assert set(loop.ahead) <= set(made), f"{loop.ahead} are read ahead in the loop over {loop.index}, and {tuple(made)} are early"
+        inside = {n.name for s in loop.body for n in ir.walk(s) if isinstance(n, ir.Assign)}
+        assert inside.isdisjoint(made), (
+            f"{sorted(inside & set(made))} are early, and are assigned in the body of the loop over {loop.index}"
+        )
+        behind = (
+            loop.early[[*map(type, loop.early)].index(ir.Barrier) :] if any(isinstance(s, ir.Barrier) for s in loop.early) else loop.early
+        )
+        for s in behind:
+            assert not isinstance(s, ir.Assign) or isinstance(s.value, ir.Load), f"'{s.name}' is early, and is no load"
+        read = {n.name for s in loop.early for n in ir.walk(s) if isinstance(n, ir.Var)}
+        assert read.isdisjoint(inside), (
+            f"{sorted(read & inside)} are read early, and are assigned in the body of the loop over {loop.index}"
+        )
+
+
+def no_lanes(kernel: ir.Kernel) -> None:
+    for node in body_nodes(kernel):
+        assert not isinstance(node, ir.Assign | ir.Store) or not (node.alone or node.widest), (
+            f"lanes before there are threads: {text_of(node)}"
+        )
+
+
+def lanes_have_axes(kernel: ir.Kernel) -> None:
+    for node in body_nodes(kernel):
+        if isinstance(node, ir.Assign | ir.Store):
+            axes = {a for n in ir.walk(node) if isinstance(n, ir.Value | ir.Store) for a in n.axes}
+            assert set(node.alone) <= axes, f"lanes of {node.alone} are alone, and there are none: {text_of(node)}"
+            assert _is_power(node.widest) or not node.widest, f"{node.widest} lanes side by side, which is no power of two: {text_of(node)}"
 
 
 STAGES = (
@@ -280,6 +334,10 @@ STAGES = (
     Stage("width", (integers_have_machine_widths,), (signed_is_i64,)),
     Stage("ranges"),
     Stage("flatten", (flat,)),
+    Stage("barriers", (barriers_order_accesses,), (no_barriers,)),
+    Stage("around"),
+    Stage("lanes", (lanes_have_axes,), (no_lanes,)),
+    Stage("fetch", (what_is_ahead_is_early,), (nothing_early,)),
 )
 
 

@@ -78,7 +78,7 @@ def axes_of(kernel: Kernel) -> dict[str, AxisInfo]:
             found[index.name] = AxisInfo(index.name, "grid", zero, index.extent, None)
     for statement in kernel.body:
         for node in walk(statement):
-            if isinstance(node, SpanAxis):
+            if isinstance(node, SpanAxis) and node.axis not in found:
                 count = const(node.length, node.start.dtype)
                 end: Expr = count if isinstance(node.start, Const) and node.start.value == 0 else binary("add", node.start, count)
                 if node.stop is not None:

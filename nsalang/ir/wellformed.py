@@ -12,6 +12,7 @@ from typing import assert_never
 from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, DType
 from nsalang.ir.operations import ADDABLE, REDUCTIONS, UNARY
+from nsalang.ir.places import FREE
 from nsalang.ir.printer import natural, show
 
 
@@ -53,7 +54,10 @@ class _Checker:
         parameters = [t.name for t in k.tensors] + [v.name for v in k.views] + [s.name for s in k.scalars]
         assert len(set(parameters)) == len(parameters), f"two parameters or views of one name in {parameters}"
         assert len(set(k.dims)) == len(k.dims), f"two dimensions of one name in {k.dims}"
-        declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis)] + [n.index for n in body_nodes(k) if isinstance(n, ir.For)]
+        early = {id(s) for n in body_nodes(k) if isinstance(n, ir.For) for s in n.early}  # its axes are the body's
+        declared = [n.axis for n in body_nodes(k) if isinstance(n, ir.SpanAxis) and id(n) not in early] + [
+            n.index for n in body_nodes(k) if isinstance(n, ir.For)
+        ]
         declared += [g.name for g in k.grid]
         declared += [name for name, _, _ in k.schedule.groups]
         assert len(set(declared)) == len(declared), f"two index variables of one name in {sorted(declared)}"
@@ -101,13 +105,13 @@ class _Checker:
         tensors = [self.tensor(name) for name in node.tensors]
         for t in tensors:
             assert t.role == "in", f"the promise '{node.text}' is about {t.name}, which is written"
-            assert t.shape == tensors[0].shape, f"the promise '{node.text}' is about tensors of several shapes"
-        assert (node.condition is None) == (node.kind != "each"), f"the promise '{node.text}' is {node.kind}"
+            assert node.kind == "places" or t.shape == tensors[0].shape, f"the promise '{node.text}' is about tensors of several shapes"
+        assert (node.condition is None) == (node.kind in ("distinct", "sorted")), f"the promise '{node.text}' is {node.kind}"
         assert node.kind != "sorted" or len(tensors[0].shape) == 1, f"{tensors[0].name} is sorted, and has {len(tensors[0].shape)} axes"
         if node.condition is None:
             assert len(tensors) == 1, f"the promise '{node.text}' is about several tensors"
             return
-        self.scalars = {f"each{i}" for i in range(len(tensors[0].shape))}
+        self.scalars = {FREE} if node.kind == "places" else {f"each{i}" for i in range(len(tensors[0].shape))}
         self.expression(node.condition)
         self.scalars = set()
         assert node.condition.dtype is BOOL and not node.condition.axes, f"the promise '{node.text}' is {_type(node.condition)}"
@@ -157,12 +161,14 @@ class _Checker:
                     f"the loop over {node.index} carries {sorted(carried)}, not {sorted(node.carried)}"
                 )
                 tiled = node.kind == "tile"
-                self.block(node.body, node.index if tiled else None, None if tiled else node.index)
+                self.block((*node.early, *node.body), node.index if tiled else None, None if tiled else node.index)
             case ir.If():
                 self.expression(node.cond)
                 assert node.cond.dtype is BOOL and not node.cond.axes, f"a branch on {_type(node.cond)}: {text_of(node.cond)}"
                 self.block(node.body)
                 self.block(node.orelse)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(node)
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from nsalang import ir
 from nsalang.base.source import NsaError
 from nsalang.host.extents import Number, evaluate, names
+from nsalang.host.promises import elements, free_index, place
 
 if TYPE_CHECKING:
     from torch import Tensor, device
 
 VARIABLE = "NSALANG_CHECK"
+_KEY = getattr(os.environ, "encodekey", str)(VARIABLE)
 UNTOUCHED = -(2**63) + 0x6E7361
 """What an element of the tensor of checks holds until a check fails; no index is meant to be this."""
 
@@ -32,6 +34,9 @@ def wanted(option: bool | None) -> bool:
     """Whether a call is checked: as its option says, else as the environment says at this moment. Raises NSA0519 for what it does not take."""
     if option is not None:
         return option
+    table: dict[object, object] | None = getattr(os.environ, "_data", None)  # os.environ.get costs a call 1 µs
+    if table is not None and _KEY not in table:
+        return False
     value = os.environ.get(VARIABLE, "")
     found = SWITCH.get(value.lower())
     if found is None:
@@ -101,6 +106,8 @@ def check_promises(kernel: ir.Kernel, tensors: Mapping[str, Tensor], dims: Mappi
         match promise.kind:
             case "each":
                 told = _broken_each(promise, contents, dims, scalars)
+            case "places":
+                told = _broken_places(promise, contents, dims, scalars)
             case "distinct":
                 told = _broken_distinct(promise.tensors[0], contents[promise.tensors[0]])
             case "sorted":
@@ -148,6 +155,36 @@ def _broken_each(promise: ir.Promise, contents: Mapping[str, Tensor], dims: Mapp
     told = [f"{n}[{', '.join(map(str, place))}] = {_shown(t[place])}" if place else f"{n} = {_shown(t)}" for n, t in contents.items()]
     for name in names(promise.condition):
         told.append(f"{name} = {_shown(torch.tensor(scalars[name] if name in scalars else dims[name]))}")
+    return ", ".join(told)
+
+
+def _broken_places(
+    promise: ir.Promise, contents: Mapping[str, Tensor], dims: Mapping[str, int], scalars: Mapping[str, Number]
+) -> str | None:
+    """Every place becomes a tensor over the free index, and the condition one over these."""
+    import torch
+
+    assert promise.condition is not None
+    free = free_index(promise, {n: tuple(t.shape) for n, t in contents.items()}, dims, scalars)
+    if not free:
+        return None
+    device = contents[promise.tensors[0]].device
+    gathered: dict[str, Tensor] = {}
+    renamed: dict[ir.Load, ir.Load] = {}
+    for number, element in enumerate(elements(promise)):
+        first, second = place(element, free.start, dims, scalars), place(element, free.start + 1, dims, scalars)
+        lanes = torch.arange(len(free), device=device)
+        gathered[str(number)] = contents[element.tensor][tuple(a + (b - a) * lanes for a, b in zip(first, second, strict=True))]
+        renamed[element] = replace(element, tensor=str(number), indices=())
+    condition = ir.rewrite(promise.condition, lambda n: renamed.get(n, n) if isinstance(n, ir.Load) else n)
+    holds, lost = _evaluated(condition, gathered, dims, scalars, device)
+    broken = _first((~holds if lost is None else ~holds | lost).expand(len(free)))
+    if broken is None:
+        return None
+    told = []
+    for element, lane in zip(renamed, gathered.values(), strict=True):
+        at = place(element, free.start + broken[0], dims, scalars)
+        told.append(f"{element.tensor}[{', '.join(map(str, at))}] = {_shown(lane[broken[0]])}")
     return ", ".join(told)
 
 

@@ -49,7 +49,7 @@ def options_of(
     for name, value in (("deterministic", deterministic), ("check", check)):
         if value is not None and not isinstance(value, bool):
             raise NsaError.at("NSA0519", f"the option '{name}' of '{kernel}' takes True or False")
-    return Options(
+    found = Options(
         base.backend if backend is None else backend,
         base.target if target is None else parse_target(str(target)),
         base.pinned if schedule is None else pins_of(schedule),
@@ -57,6 +57,7 @@ def options_of(
         base.deterministic if deterministic is None else bool(deterministic),
         base.check if check is None else bool(check),
     )
+    return base if found == base else found  # a call asks by identity whether these are the defaults
 
 
 def allows_unknown(kernel: str, allow: object) -> bool:

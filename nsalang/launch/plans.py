@@ -1,13 +1,24 @@
-"""The plans that a kernel or a program keeps, each for all calls of the same shapes, strides, alignments, numbers and options."""
+"""Plans: what a call does, kept for all calls of the same shapes, strides, alignments, numbers and options. Their key is made in call.py."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from nsalang.host.memory import ALIGNMENT
-from nsalang.launch.options import Options
+from nsalang.host.memory import pointer
+from nsalang.launch.checks import Checked
+from nsalang.toolchain import Launch
+
+if TYPE_CHECKING:
+    import torch
+
+Fresh: TypeAlias = "tuple[int, tuple[int, ...], torch.dtype]"
+"""What a call allocates: the place of the value, its shape and dtype."""
+Apart: TypeAlias = tuple[int, int, int, int]
+"""(A written value, its bytes, another value, its bytes) that must not overlap."""
+Given: TypeAlias = tuple[int, int, int, bool, bool]
+"""A tensor that is given: its place, bytes from the first to the last element, bytes of an element, whether it is written, and whether its memory
+may then be memory that torch did not allocate."""
 
 MOST = 4096
 """Plans kept for each kernel: calls with other shapes or scalars make others, and a server must not grow without bound."""
@@ -16,53 +27,74 @@ P = TypeVar("P")
 
 
 class Plans(Generic[P]):
-    """Plans by what they depend on. ``find`` needs no lock; ``keep`` is for one thread after the other."""
+    """Plans by what they depend on. Reading ``kept`` needs no lock; ``keep`` is for one thread after the other."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("kept",)
 
     def __init__(self) -> None:
-        self._kept: dict[object, P] = {}
+        self.kept: dict[object, P] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.kept)
 
     def clear(self) -> None:
-        self._kept.clear()
-
-    def find(self, values: Sequence[Any], options: Options, checked: bool) -> tuple[object, P | None]:
-        """The key of a call, None where a value cannot be part of one, and the plan that is kept under it.
-
-        The key has all of a number, and of a tensor everything but its contents and where exactly it lies.
-        """
-        import torch
-
-        tensor, parameter = torch.Tensor, torch.nn.Parameter
-        plain = torch._C._disabled_torch_dispatch_impl
-        parts: list[object] = [options, checked]
-        try:
-            for value in values:
-                kind = type(value)
-                if kind is tensor or kind is parameter or isinstance(value, tensor):
-                    if kind is not tensor and kind.__torch_dispatch__ is not plain:
-                        return None, None
-                    address = value.data_ptr()
-                    if not address and value.numel():
-                        return None, None
-                    parts.append((value.shape, value.stride(), value.dtype, value.device, address % ALIGNMENT, value.is_neg()))
-                elif kind is float:
-                    parts.append((value if value == value else "nan", math.copysign(1.0, value)))
-                else:
-                    parts.append((kind, repr(value) if kind.__module__ == "numpy" else value))  # of numpy, -0.0 and 0.0 are one value
-            key = tuple(parts)
-            return key, self._kept.get(key)
-        except (TypeError, ValueError, RuntimeError, NotImplementedError):
-            # Something that has no strides, no address or no hash: making the plan says what is wrong with it.
-            return None, None
+        self.kept.clear()
 
     def keep(self, key: object, plan: P) -> None:
-        """Keep a plan under a key of ``find``, unless that is None. Forgets all others where they are too many."""
+        """Keep a plan under a key, unless that is None. Forgets all others where they are too many."""
         if key is None:
             return
-        if len(self._kept) >= MOST:
-            self._kept.clear()
-        self._kept[key] = plan
+        if len(self.kept) >= MOST:
+            self.kept.clear()
+        self.kept[key] = plan
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call with certain shapes, strides and numbers does. Values are by their place in the parameter list.
+
+    ``arguments``: of the code, with None at each tensor's place; ``slots``: (place in arguments, place of the value, dtype to view it as);
+    ``views``: (place in arguments, place of the base, byte at which the view begins). ``aligned``: an output to be allocated must be.
+    ``checked``: what is checked as it runs; then the tensor of checks is one more value, the last.
+    """
+
+    device: torch.device
+    programs: int
+    launch: Launch | None
+    arguments: tuple[Any, ...]
+    slots: tuple[tuple[int, int, torch.dtype | None], ...]
+    views: tuple[tuple[int, int, int], ...]
+    allocate: tuple[Fresh, ...]
+    apart: tuple[Apart, ...]
+    aligned: bool
+    returns: tuple[int, ...]
+    checked: Checked | None
+    given: tuple[Given, ...] = ()
+
+
+def run_plan(plan: Plan, values: list[Any]) -> None:
+    """Run the code of a plan on values of which every tensor is there. Raises NSA0814 where it is checked."""
+    if plan.checked is not None:
+        values.append(plan.checked.before(values, plan.device))
+    if plan.launch is not None:
+        arguments = list(plan.arguments)
+        for slot, place, view in plan.slots:
+            arguments[slot] = values[place] if view is None else values[place].view(view)
+        for slot, place, offset in plan.views:
+            arguments[slot] = pointer(values[place], offset)
+        if plan.device.index is None:  # the CPU
+            plan.launch(plan.programs, arguments)
+        else:
+            _run_there(plan.launch, plan, arguments)
+    if plan.checked is not None:
+        plan.checked.after(values.pop())
+
+
+def _run_there(launch: Launch, plan: Plan, arguments: list[Any]) -> None:
+    import torch
+
+    if plan.device.index != torch.cuda.current_device():
+        with torch.cuda.device(plan.device):
+            launch(plan.programs, arguments)
+    else:
+        launch(plan.programs, arguments)

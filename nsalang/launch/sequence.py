@@ -14,25 +14,14 @@ from nsalang.base.target import Target
 from nsalang.build.compiled import Compiled
 from nsalang.build.pipeline import Choice, Meaning, Unit, typed_program
 from nsalang.host.extents import Number, Undefined, evaluate
-from nsalang.host.memory import ALIGNMENT, overlap_error
 from nsalang.launch.arguments import Parameters
 from nsalang.launch.binding import Bound, Missing, torch_dtype
 from nsalang.launch.checks import check_promises, wanted
-from nsalang.launch.launcher import (
-    Launcher,
-    Plan,
-    apart_of,
-    check_apart,
-    check_given,
-    check_sizes,
-    given_of,
-    layouts_of,
-    meaning_of,
-    run_plan,
-    told,
-)
+from nsalang.launch.launcher import Launcher
 from nsalang.launch.options import DEFAULT, Options, check_device
-from nsalang.launch.plans import Plans
+from nsalang.launch.places import apart_of, check_arguments, given_of, layouts_of, parts_of_calls
+from nsalang.launch.plans import Apart, Fresh, Given, Plan, Plans, run_plan
+from nsalang.launch.sizes import check_sizes, meaning_of, told
 from nsalang.types import programs
 from nsalang.types.signature import Setting, Signature, called_kernels
 
@@ -66,18 +55,18 @@ class ProgramPlan:
     """What a call of a program with certain shapes, strides and numbers does. Values are the parameters, then the scratch.
 
     ``steps``: plans of the kernels, whose places are those of the program's values; they allocate nothing, and what they are handed is apart
-    because the program's arguments are. ``apart``: as in Plan.
+    because the program's arguments are.
     """
 
     device: torch.device
-    allocate: tuple[tuple[int, tuple[int, ...], torch.dtype], ...]
-    apart: tuple[tuple[int, int, int, int], ...]
+    allocate: tuple[Fresh, ...]
+    apart: tuple[Apart, ...]
     returns: tuple[int, ...]
     program: programs.Program
     dims: Mapping[str, int]
     scalars: Mapping[str, Number]
     steps: tuple[Plan, ...]
-    given: tuple[tuple[int, int, int, bool], ...] = ()
+    given: tuple[Given, ...] = ()
 
 
 @dataclass(slots=True)
@@ -97,26 +86,15 @@ class ProgramLauncher:
 
     def __call__(self, args: Sequence[object], kwargs: Mapping[str, object], options: Options = DEFAULT) -> Any:
         """Check, allocate, run. Returns the outputs in order: none, one, or a tuple."""
-        import torch
-
         values = self.parameters.arrange(args, kwargs)
-        checked = wanted(options.check)
-        key, plan = self._plans.find(values, options, checked)
+        parts, checked = parts_of_calls(), wanted(options.check)
+        key, plan, addresses = parts.find(self._plans.kept, values, options, checked)
         fresh = plan is None
         if plan is None:
             plan = self._plan(values, options)
-        check_apart(plan.apart, values, self.unit)
-        check_given(plan.given, values, self.unit)
+        parts.check(plan.apart, plan.given, values, addresses, self.unit)
         values += [None] * len(plan.program.scratch)
-        odd = False
-        for place, shape, dtype in plan.allocate:
-            made = values[place] = torch.empty(shape, dtype=dtype, device=plan.device)
-            if type(made) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
-                from nsalang.launch.tensors import check_allocated
-
-                names = self.parameters.names
-                check_allocated(names[place] if place < len(names) else "scratch", made, self.unit.function.name_span)
-            odd |= made.data_ptr() % ALIGNMENT != 0
+        odd = not parts.allocate(plan.allocate, values, plan.device, self.unit)
         steps = plan.steps
         if fresh or odd:  # odd: by an allocator of the user's; such addresses are no part of the key
             steps = self._steps(plan, values, options, checked)
@@ -167,12 +145,8 @@ class ProgramLauncher:
 
         values = self.parameters.arrange(args, kwargs)
         program, signature, bound, target = self._bound(values, target)
-        by_name = dict(zip(self.parameters.names, values, strict=True))
         layouts, _ = layouts_of(signature, bound, program.header)
-        for a, b in apart_of(bound, program.header, layouts):
-            first, second = by_name[a].data_ptr(), by_name[b].data_ptr()
-            if first < second + layouts[b].size and second < first + layouts[a].size:
-                raise overlap_error(a, b, signature.span)
+        check_arguments(self.unit, bound, program.header, layouts, self.parameters.index, values)
         given: dict[str, torch.Tensor] = {}
         for name, found in bound.tensors.items():
             given[name] = torch.empty(found.shape, dtype=found.dtype, device=bound.device) if isinstance(found, Missing) else found
@@ -216,7 +190,7 @@ class ProgramLauncher:
         return ProgramPlan(
             bound.device,
             (*outputs, *scratch),
-            tuple((place[a], layouts[a].size, place[b], layouts[b].size) for a, b in apart_of(bound, program.header, layouts)),
+            apart_of(bound, program.header, layouts, place),
             tuple(place[n] for n in bound.returns),
             program,
             bound.dims,

@@ -89,12 +89,6 @@ def check_memory(name: str, value: torch.Tensor, written: bool, span: Span | Non
         check_foreign(name, address, size, span)
 
 
-def check_allocated(name: str, made: torch.Tensor, span: Span | None) -> None:
-    """Raises NSA0515 for a new tensor that is no memory: torch is in a mode that changes what an empty tensor is."""
-    if type(made) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
-        raise allocation_error(name, span)
-
-
 def allocation_error(name: str, span: Span | None) -> NsaError:
     """NSA0515 for an output that torch does not allocate as plain memory: under a mode of torch that changes what an empty tensor is."""
     return NsaError.at(

@@ -6,7 +6,7 @@ Each rule gives an expression that the mathematical integer never exceeds, or ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -84,7 +84,8 @@ NOTHING = Ends(ir.const(0), ir.const(0))
 
 
 class Known(Protocol):
-    """What is known where an expression stands (`Symbols`). ``reaches``: the ends of unknowns."""
+    """What is known where an expression stands (`Symbols`). ``reaches``: the ends of unknowns; ``supposed``: conditions under which alone the ends
+    have to hold."""
 
     @property
     def ranges(self) -> Mapping[str, Ranges]: ...
@@ -92,6 +93,8 @@ class Known(Protocol):
     def reaches(self) -> Mapping[str, Ends]: ...
     @property
     def book(self) -> Book: ...
+    @property
+    def supposed(self) -> Sequence[ir.Expr]: ...
 
     def ends(self, e: ir.Expr) -> tuple[int, int]:
         """The same as numbers."""
@@ -139,6 +142,33 @@ def numeric(at: Known, e: ir.Expr) -> Ends:
 
 
 def _element(at: Known, e: ir.Load) -> Ends:
+    told = _told(at, e)
+    known = _known_element(at, e)
+    return Ends(known.low if told.low is None else told.low, known.high if told.high is None else told.high)
+
+
+def _told(at: Known, e: ir.Load) -> Ends:
+    """What the conditions say of an element, as ``0 <= page < NB`` does, in dimensions and scalars."""
+    low: End = None
+    high: End = None
+    for part in (c for s in at.supposed for c in conjuncts(s)):
+        if isinstance(part, ir.Binary) and part.op in MIRRORED and part.a.dtype.kind == "signed":
+            for x, op, other in ((part.a, part.op, part.b), (part.b, MIRRORED[part.op], part.a)):
+                if _bare(x) == e and _only_sizes(other):
+                    least = other if op in ("ge", "eq") else ir.binary("add", wide(other), ir.const(1)) if op == "gt" else None
+                    most = other if op in ("le", "eq") else ir.binary("sub", wide(other), ir.const(1)) if op == "lt" else None
+                    low = low if least is None else wide(least)
+                    high = high if most is None else wide(most)
+    return Ends(low, high)
+
+
+def _bare(e: ir.Expr) -> ir.Expr:
+    while isinstance(e, ir.Cast) and e.mode == "convert" and e.dtype.kind == "signed" and e.x.dtype.is_integer:
+        e = e.x
+    return e
+
+
+def _known_element(at: Known, e: ir.Load) -> Ends:
     if e.tensor in at.reaches:
         return at.reaches[e.tensor]
     kernel = at.book.kernel

@@ -32,7 +32,11 @@ def divided(node: ir.Expr) -> tuple[ir.Expr, ...]:
 
 
 def narrowed(x: ir.Expr, dtype: DType) -> bool:
-    """Whether a conversion inside, which is an obligation of its own, already made it fit."""
+    """Whether conversions inside, which are obligations of their own, already made it fit."""
+    if isinstance(x, ir.Where):
+        return narrowed(x.a, dtype) and narrowed(x.b, dtype)
+    if isinstance(x, ir.Const):
+        return dtype.min <= x.value <= dtype.max
     while isinstance(x, ir.Cast) and x.mode == "convert":
         if x.dtype.kind == "signed" and x.dtype.bits <= dtype.bits:
             return True

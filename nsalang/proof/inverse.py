@@ -9,7 +9,7 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64
 from nsalang.proof.ends import Ranges
 from nsalang.proof.forms import ONE, ZERO, Term, add, signed_terms, sub, tidy, times
-from nsalang.proof.lemmas import lemma_name, substitute, wide
+from nsalang.proof.lemmas import ascending, lemma_name, substitute, wide
 from nsalang.proof.walk import Walk
 
 
@@ -203,7 +203,7 @@ class Inverse:
             case ir.Load(tensor="border", indices=(n, parts, ir.Index() as g)) if sign > 0 and not self.open(n) and not self.open(parts):
                 self._one(g, lemma_name("owner", I64, (self.closed(n), self.closed(parts), rest)))
             case ir.Cast(x=ir.Load() as element) | (ir.Load() as element) if sign > 0:
-                sorted_ = {p.tensors[0] for p in self.walk.kernel.promises if p.kind == "sorted"}
+                sorted_ = ascending(self.walk.book) | {p.tensors[0] for p in self.walk.kernel.promises if p.kind == "sorted"}
                 if element.tensor in sorted_ and isinstance(element.indices[0], ir.Index):
                     found = lemma_name(f"search {element.tensor}", I64, (wide(rest),))
                     self._one(element.indices[0], sub(found, ONE))

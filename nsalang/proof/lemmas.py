@@ -13,13 +13,18 @@ from functools import reduce
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.ir.intervals import conjuncts
-from nsalang.proof.reason import every, implies
+from nsalang.ir.places import FREE, shift
+from nsalang.proof.forms import sub, tidy
+from nsalang.proof.reason import Reason, every, implies
 from nsalang.proof.smt import Cost
+from nsalang.proof.trials import holds
 
 DIMS = 2**48
 """No extent of a tensor reaches this."""
 MOST_TERMS = 80
 ROUNDS = 4
+NEIGHBOURS = 1
+"""Rounds in which promises about places bring in elements beside those at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,21 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """An unknown is what ``x`` adds up to, negative ones as 0, over the lanes from ``start`` on before its last index."""
+
+    x: ir.Expr
+    start: ir.Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """``facts`` hold for every value of the ``parameters``, which are the unknown's indices."""
 
     parameters: tuple[str, ...]
     facts: tuple[ir.Expr, ...]
     count: Count | None = None
+    prefix: Prefix | None = None
 
     def at(self, term: ir.Load, node: ir.Expr) -> ir.Expr:
         """``node`` with the parameters replaced by the term's indices."""
@@ -48,11 +62,12 @@ class Definition:
 
 @dataclass(slots=True)
 class Book:
-    """All that can be instantiated for one kernel. ``cost``: what finding it took of the solver."""
+    """All that can be instantiated for one kernel. ``cost``: what finding it took of the solver. ``ascending``: see `ascending`, where it is known."""
 
     kernel: ir.Kernel | None = None
     definitions: dict[str, Definition] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    ascending: frozenset[str] | None = None
 
 
 def index(name: str) -> ir.Index:
@@ -102,16 +117,21 @@ def complete(book: Book, facts: Sequence[ir.Expr], goal: ir.Expr) -> tuple[ir.Ex
     promised = promised_facts(book.kernel)
     found |= dict.fromkeys(promised)
     fresh: list[ir.Load] = list(_terms((*found, bare(goal))))
-    for _ in range(ROUNDS):
+    rising = ascending(book)
+    for step in range(ROUNDS):
         made: list[ir.Expr] = []
         for term in fresh:
             if term in terms or len(terms) >= MOST_TERMS:
                 continue
             made += _single(book, book.kernel, term)
+            if step < NEIGHBOURS:
+                made += placed(book.kernel, term)
             for other in terms:
                 if other.tensor == term.tensor:
                     made += _pair(book, book.kernel, other, term)
                     made += _pair(book, book.kernel, term, other)
+                    if term.tensor in rising:
+                        made += [*_ascend(book.kernel, other, term), *_ascend(book.kernel, term, other)]
             terms[term] = None
         if not made:
             break
@@ -119,6 +139,60 @@ def complete(book: Book, facts: Sequence[ir.Expr], goal: ir.Expr) -> tuple[ir.Ex
         found |= dict.fromkeys(made)
         fresh = list(_terms(made))
     return tuple(found)
+
+
+def placed(kernel: ir.Kernel, term: ir.Load) -> list[ir.Expr]:
+    """What promises about places say where one of the places is this element."""
+    found: list[ir.Expr] = []
+    for promise in kernel.promises:
+        if promise.kind != "places" or term.tensor not in promise.tensors or promise.condition is None:
+            continue
+        for element in (n for n in ir.walk(promise.condition) if isinstance(n, ir.Load) and n.tensor == term.tensor):
+            shifts = [(i, more) for i, p in zip(term.indices, element.indices, strict=True) if (more := shift(p)) is not None]
+            found.append(placed_at(kernel, promise.condition, tidy(sub(*shifts[0])) if shifts else ir.const(0)))
+    return list(dict.fromkeys(found))
+
+
+def placed_at(kernel: ir.Kernel, condition: ir.Expr, free: ir.Expr) -> ir.Expr:
+    """The condition of a promise about places for one value of the free index, if all of the places exist."""
+
+    def at(n: ir.Load) -> ir.Load:
+        return replace(n, indices=tuple(tidy(substitute(i, {FREE: free})) for i in n.indices))
+
+    inside = (c for n in ir.walk(condition) if isinstance(n, ir.Load) for c in conjuncts(exists(kernel, at(n))))
+    here = ir.rewrite(condition, lambda n: at(n) if isinstance(n, ir.Load) else n)
+    return implies(every(c for c in dict.fromkeys(inside) if not holds(c)), here)
+
+
+def ascending(book: Book) -> frozenset[str]:
+    """Tensors of one axis whose elements never descend, as promises about neighbours say: ``off[b + 1] == off[b] + n[b]`` and ``n >= 0``."""
+    if book.ascending is None:
+        book.ascending = frozenset()
+        assert book.kernel is not None
+        kernel = book.kernel
+        names = {n: None for p in kernel.promises if p.kind == "places" for n in p.tensors}
+        book.ascending = frozenset(n for n in names if _never_descends(book, kernel, n))
+    return book.ascending
+
+
+def _never_descends(book: Book, kernel: ir.Kernel, name: str) -> bool:
+    tensor = kernel.tensor(name)
+    if len(tensor.shape) != 1 or tensor.dtype.kind != "signed":
+        return False
+    here = index("·")
+    one, two = (wide(ir.Load(tensor.dtype, (), name, (i,))) for i in (here, ir.binary("add", here, ir.const(1))))
+    both = [ir.binary("le", ir.const(0), here), ir.binary("lt", ir.binary("add", here, ir.const(1)), tensor.shape[0])]
+    goal = ir.binary("le", one, two)
+    sizes = [ir.binary("ge", ir.Dim(I64, (), d), ir.const(0)) for d in kernel.dims]
+    steps = [placed_at(kernel, p.condition, here) for p in kernel.promises if p.kind == "places" and p.condition is not None]
+    more = [f for term in _terms(steps) for f in _single(book, kernel, term)]
+    known = [bare(f) for f in (*sizes, *(c for r in kernel.requires for c in conjuncts(r.condition)), *both, *steps, *more)]
+    return Reason(known, element_types(kernel)).proves(bare(goal))
+
+
+def _ascend(kernel: ir.Kernel, a: ir.Load, b: ir.Load) -> list[ir.Expr]:
+    both = (exists(kernel, a), exists(kernel, b), ir.binary("le", a.indices[0], b.indices[0]))
+    return [implies(every(both), ir.binary("le", a, b))]
 
 
 def promised_facts(kernel: ir.Kernel) -> list[ir.Expr]:
@@ -130,6 +204,12 @@ def promised_facts(kernel: ir.Kernel) -> list[ir.Expr]:
                 tensor = kernel.tensor(name)
                 element = ir.Load(tensor.dtype, (), name, tuple(ir.const(0) for _ in tensor.shape))
                 found.append(ir.binary("eq", element, element))
+        elif (
+            promise.kind == "places"
+            and promise.condition is not None
+            and not any(isinstance(n, ir.Index) for n in ir.walk(promise.condition))
+        ):
+            found.append(bare(placed_at(kernel, promise.condition, ir.const(0))))
         elif promise.kind == "distinct":
             name = promise.tensors[0]
             shape = kernel.tensor(name).shape
@@ -257,11 +337,29 @@ def border(term: ir.Load) -> list[ir.Expr]:
     ]
 
 
+def rising(definition: Definition, prefix: Prefix, a: ir.Load, b: ir.Load) -> list[ir.Expr]:
+    """Two values of one running sum."""
+    i, j = a.indices, b.indices
+    same = [ir.binary("eq", x, y) for x, y in zip(i[:-1], j[:-1], strict=True) if x != y]
+    lane = every((*same, ir.binary("le", definition.at(a, prefix.start), i[-1]), ir.binary("lt", i[-1], j[-1])))
+    return [
+        implies(every((*same, ir.binary("le", i[-1], j[-1]))), ir.binary("le", a, b)),
+        implies(lane, ir.binary("le", ir.binary("add", a, definition.at(a, prefix.x)), b)),
+    ]
+
+
+def element_types(kernel: ir.Kernel) -> dict[str, DType]:
+    found = {t.name: t.dtype for t in kernel.tensors} | {v.name: v.dtype for v in kernel.views}
+    return found | {s.name: s.dtype for s in kernel.scalars}
+
+
 def _pair(book: Book, kernel: ir.Kernel, a: ir.Load, b: ir.Load) -> list[ir.Expr]:
     """What is known of two elements in this order."""
     i, j = a.indices, b.indices
     definition = book.definitions.get(a.tensor)
     if definition is not None:
+        if definition.prefix is not None:
+            return rising(definition, definition.prefix, a, b)
         count = definition.count
         if count is None or not count.slot or count.here is None:
             return []

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.base.dtypes import BOOL
+from nsalang.base.dtypes import BOOL, I64
 from nsalang.proof.ends import NOTHING, Ends, Ranges, symbolic
 from nsalang.proof.forms import added, added_one, between, scaled, tidy
-from nsalang.proof.lemmas import DIMS, index
+from nsalang.proof.lemmas import DIMS, index, wide
+from nsalang.proof.prefix import Running
 from nsalang.proof.reason import every, implies
 from nsalang.proof.symbols import Symbols
 
@@ -30,6 +31,11 @@ class Chained:
     inside: ir.Expr
     after: ir.Expr
     flag: ir.Expr
+
+
+def nests(s: ir.For) -> bool:
+    """Whether loops in the body carry something."""
+    return any(isinstance(n, ir.For) and bool(n.carried) for b in s.body for n in ir.walk(b))
 
 
 def moves(at: Symbols, s: ir.For, r: Ranges, c: Carried) -> tuple[int, int] | None:
@@ -63,9 +69,8 @@ def change(at: Symbols, step: ir.Expr, symbol: ir.Load, axis: str) -> tuple[int,
 
 
 def _term(at: Symbols, more: ir.Expr, axis: str) -> ir.Expr:
-    """What is added; of a sum over the loop's own lanes, for one lane."""
-    of, lane = at.lanes.get(more.tensor, ("", more)) if isinstance(more, ir.Load) else ("", more)
-    return lane if of == axis else more
+    """What is added; of sums over the loop's own lanes, for one lane."""
+    return per_lane(at, more, axis) or more
 
 
 def pace(at: Symbols, step: ir.Expr, symbol: ir.Load, axis: str) -> Ends | None:
@@ -98,7 +103,7 @@ def counts(at: Symbols, s: ir.For, made: Chained, step: ir.Expr) -> ir.Expr | No
     """The predicate that one iteration counts, by adding to the value ``inside``; or the constant that it adds."""
     if s.kind == "range":
         more = tidy(ir.binary("sub", step, made.inside))
-        if isinstance(more, ir.Const):
+        if all(isinstance(n, (ir.Const, ir.Dim, ir.Scalar, ir.Binary, ir.Cast)) for n in ir.walk(more)):
             return more
         return added_one(step, made.inside)
     term = added(step, made.inside)
@@ -127,3 +132,54 @@ def chain(at: Symbols, s: ir.For, r: Ranges, c: Carried) -> Chained | None:
     known = (*between(c.entry, c.symbol, base), ir.binary("le", ir.binary("add", c.symbol, term), whole))
     at.define(c.symbol, tuple(implies(every(r.facts()), f) for f in known))
     return Chained(c.symbol, whole, flag)
+
+
+def summed(at: Symbols, s: ir.For, symbol: ir.Load, step: ir.Expr, newest: int) -> ir.Expr | None:
+    """What an iteration (of a tile: one lane of it) adds to a carried integer, if that is all that it does; nothing that the iteration makes up."""
+    more = added(step, symbol)
+    if more is None and s.kind == "range":
+        more = tidy(ir.binary("sub", step, symbol))
+    if more is None or more.dtype is not I64:
+        return None
+    lane: ir.Expr | None = more if s.kind == "range" else per_lane(at, more, s.index)
+    if lane is None or any(
+        isinstance(n, ir.Load) and n.tensor.rpartition("#")[2].isdigit() and int(n.tensor.rpartition("#")[2]) > newest
+        for n in ir.walk(lane)
+    ):
+        return None
+    return None if symbol in ir.walk(lane) else lane
+
+
+def so_far(at: Symbols, s: ir.For, run: Running, c: Carried, x: ir.Expr, r: Ranges) -> list[ir.Expr]:
+    """A loop's carried sum at the start of an iteration; of a tile, as what lies before and behind a lane of the block."""
+    here = run.to(index(s.index))
+    base = ir.binary("add", c.entry, here)
+    if s.kind == "range":
+        return [ir.binary("eq", c.symbol, base)]
+    at.carries.append((s.index, wide(x), ir.binary("sub", base, c.symbol)))
+    block = (ir.binary("le", c.entry, c.symbol), ir.binary("le", c.symbol, base))
+    return [
+        *block,
+        ir.binary("le", ir.binary("add", c.symbol, tidy(ir.binary("sub", c.step, c.symbol))), ir.binary("add", c.entry, run.to(r.stop))),
+    ]
+
+
+def per_lane(at: Symbols, e: ir.Expr, axis: str) -> ir.Expr | None:
+    """What one lane adds to ``e``, where that is sums over the lanes of a block, times what is the same for all of them."""
+    match e:
+        case ir.Load() if at.lanes.get(e.tensor, ("",))[0] == axis:
+            return wide(at.lanes[e.tensor][1])
+        case ir.Cast(mode="convert") if e.x.dtype.is_integer and e.dtype.kind == "signed":
+            return per_lane(at, e.x, axis)
+        case ir.Unary(op="neg") if e.dtype.kind == "signed":
+            x = per_lane(at, e.x, axis)
+            return None if x is None else ir.Unary(I64, (), "neg", x)
+        case ir.Binary(op="add" | "sub"):
+            a, b = per_lane(at, e.a, axis), per_lane(at, e.b, axis)
+            return None if a is None or b is None else ir.binary(e.op, a, b)
+        case ir.Binary(op="mul"):
+            for part, factor in ((e.a, e.b), (e.b, e.a)):
+                x = per_lane(at, part, axis)
+                if x is not None and not any(isinstance(n, ir.Index) and n.name == axis for n in ir.walk(factor)):
+                    return ir.binary("mul", x, wide(factor))
+    return None

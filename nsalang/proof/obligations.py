@@ -67,9 +67,8 @@ class Access:
 
 @dataclass(slots=True)
 class Look(Symbols):
-    """What is asked of the expressions at a point of a kernel: what holds there, and what was found. ``quiet``: nothing is asked."""
+    """What is asked of the expressions at a point of a kernel: what holds there, and what was found. ``quiet``: nothing is noted."""
 
-    assumed: list[ir.Expr] = field(default_factory=list)
     facts: list[ir.Expr] = field(default_factory=list)
     loops: tuple[str, ...] = ()
     accesses: list[Access] = field(default_factory=list)
@@ -78,19 +77,7 @@ class Look(Symbols):
 
     def known(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
         """What leads here; of a span only where one of its lanes is spoken of, for it may have none."""
-        return self._with_ranges(list(self.facts), set(self.scope), about, axes)
-
-    def _with_ranges(self, found: list[ir.Expr], seen: set[str], about: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> tuple[ir.Expr, ...]:
-        """Facts, and those of the ranges of what they and ``about`` speak of."""
-        pending = [*axes, *(n.name for e in (*found, *about) for n in ir.walk(e) if isinstance(n, ir.Index))]
-        while pending:
-            name = pending.pop()
-            if name not in seen and name in self.ranges:
-                seen.add(name)
-                made = self.ranges[name].facts()
-                found.extend(made)
-                pending += [n.name for e in made for n in ir.walk(e) if isinstance(n, ir.Index)]
-        return tuple(found)
+        return self.with_ranges(list(self.facts), set(self.scope), about, axes)
 
     def look(self, node: ir.Expr) -> None:
         """The obligations of an expression: what is inside ``where`` has its condition as a fact."""
@@ -254,7 +241,9 @@ class Look(Symbols):
         if not self.quiet:
             sane = () if kind == "divisor" else divided(goal)
             facts = (*self.assumed, *more, *sane, *self.known(goal, axes=node.axes))
+            self.supposed = tuple(self.facts)
             needs = None if ends is None else between_sizes(self, *ends)
+            self.supposed = ()
             bound = needs if needs is not None and kept_by(needs) else None
             made = Obligation(kind, described(node), facts, goal, node.span, position=position, bound=bound, needs=needs)
             if made not in self.obligations[-4:]:  # both ends of one split ask the same
@@ -267,7 +256,7 @@ class Look(Symbols):
         conditions = (*self.known(*resolved, axes=axes), *(f for i in resolved for f in divided(i)))
         made = Access(node, tensor, resolved, tuple(self.assumed), conditions, self.loops, axes, tuple(self.ranges.values()))
         self.accesses.append(made)
-        unguarded = (*self.assumed, *self._with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
+        unguarded = (*self.assumed, *self.with_ranges([], set(), resolved, axes)) if counts_lanes(node) else None
         for position, (i, extent) in enumerate(zip(resolved, self.kernel.tensor(tensor).shape, strict=True)):
             goal = ir.binary("and", ir.binary("le", ir.const(0), i), ir.binary("lt", i, extent))
             self.obligations.append(Obligation("range", described(node), made.facts, goal, node.span, tensor, position, unguarded))

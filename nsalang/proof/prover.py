@@ -12,21 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import permutations
 from typing import Literal
 
 from nsalang import ir
-from nsalang.base.dtypes import I64, DType
+from nsalang.base.dtypes import DType
 from nsalang.ir.intervals import conjuncts
 from nsalang.proof import smt
 from nsalang.proof.claims import coverage, hypotheses, overlaps, races, views
-from nsalang.proof.ends import Ranges
-from nsalang.proof.lemmas import Book, bare, complete, substitute
-from nsalang.proof.loops import Carried
+from nsalang.proof.lemmas import Book, bare, complete, element_types
 from nsalang.proof.obligations import Obligation
-from nsalang.proof.reason import Reason, every
+from nsalang.proof.reason import Reason
 from nsalang.proof.trials import holds, satisfied
-from nsalang.proof.walk import Walk, start
+from nsalang.proof.walk import start
 
 Verdict = Literal["PROVED", "REFUTED", "UNKNOWN"]
 Why = Literal["constant", "interval", "fact", "lemma", "Z3", "require"]
@@ -68,7 +65,7 @@ def _of(kernel: ir.Kernel) -> _Settled:
 def _settle(kernel: ir.Kernel, source: object, span: object) -> _Settled:
     """``source`` and ``span`` are there for the cache: equal kernels of two files are equal trees, and what is said of each names its own file."""
     dtypes = element_types(kernel)
-    walk = start(kernel, invariants)
+    walk = start(kernel)
     walk.block(kernel.body)
     obligations = [*hypotheses(kernel), *views(kernel), *walk.obligations, *races(kernel, walk)]
     obligations += [*overlaps(kernel, walk), *coverage(kernel, walk)]
@@ -85,11 +82,6 @@ def _with(cost: smt.Cost, results: list[Result]) -> tuple[Result, ...]:
         at = next((i for i, r in enumerate(results) if r.why == "Z3"), len(results) - 1)
         results[at] = replace(results[at], units=results[at].units + cost.units, seconds=results[at].seconds + cost.seconds)
     return tuple(results)
-
-
-def element_types(kernel: ir.Kernel) -> dict[str, DType]:
-    found = {t.name: t.dtype for t in kernel.tensors} | {v.name: v.dtype for v in kernel.views}
-    return found | {s.name: s.dtype for s in kernel.scalars}
 
 
 def smt2(kernel: ir.Kernel, result: Result) -> str:
@@ -193,74 +185,3 @@ def _possible(o: Obligation, dtypes: Mapping[str, DType], book: Book) -> tuple[V
             return "PROVED", "Z3", outcome.units + empty.units, outcome.seconds + empty.seconds
         return "REFUTED", "Z3", outcome.units + empty.units, outcome.seconds + empty.seconds
     return "REFUTED", "Z3", outcome.units, outcome.seconds
-
-
-# ------------------------------------------------------------------------------------------------------------------- invariants
-
-
-def invariants(walk: Walk, loop: ir.For, r: Ranges, carried: Sequence[Carried], inside: Sequence[ir.Expr]) -> tuple[ir.Expr, ...]:
-    """What holds of a loop's carried integers at the start of every iteration: of a fixed set of candidates those that hold on entry and that one
-    iteration keeps, given all of them."""
-    kernel = walk.kernel
-    dtypes = element_types(kernel)
-    shapes = [e for t in kernel.tensors for e in t.shape]
-    entries = [c.entry for c in carried if not isinstance(c.entry, ir.Const)]
-    extents = list(dict.fromkeys([r.stop, *shapes, *(ir.Scalar(I64, (), s.name) for s in kernel.scalars if s.dtype is I64), *entries]))[:8]
-    candidates: list[ir.Expr] = []
-    for c in carried:
-        v = c.symbol
-        candidates += [ir.binary("le", ir.const(low), v) for low in (0, -1)]
-        candidates += [ir.binary(op, v, e) for e in extents for op in _ORDER]
-        candidates += [ir.binary("le", c.entry, v), ir.binary("le", v, c.entry)]
-        candidates += [ir.binary("or", ir.binary("eq", v, c.entry), ir.binary("lt", v, e)) for e in extents]
-        candidates.append(ir.binary("or", ir.binary("eq", v, c.entry), ir.binary("le", r.start, v)))
-        if loop.kind == "range":
-            moved = ir.binary("add", c.entry, ir.binary("sub", ir.Index(I64, (r.name,), r.name), r.start))
-            candidates += [ir.binary("le", v, moved), ir.binary("le", moved, v)]
-    candidates += [ir.binary(op, v.symbol, w.symbol) for v, w in permutations(carried, 2) for op in _ORDER]
-    candidates = list(dict.fromkeys(candidates))
-    on_entry: dict[ir.Expr, ir.Expr] = {c.symbol: c.entry for c in carried}
-    after: dict[ir.Expr, ir.Expr] = {c.symbol: c.step for c in carried}
-    here = ir.Index(I64, (r.name,), r.name)
-
-    def at(node: ir.Expr, values: Mapping[ir.Expr, ir.Expr], place: ir.Expr) -> ir.Expr:
-        moved = substitute_outside(node, r.name, place, set(values))
-        return ir.rewrite(moved, lambda n: values.get(n, n) if isinstance(n, ir.Load) else n)
-
-    outside = [f for f in inside if not any(isinstance(n, ir.Index) and n.name == r.name for n in ir.walk(f))]
-    entered = {c: at(c, on_entry, r.start) for c in candidates}
-    kept = _surviving([*walk.assumed, *outside], candidates, entered, dtypes, walk.book)
-    while kept:
-        stepped = {c: at(c, after, ir.binary("add", here, ir.const(1))) for c in kept}
-        still = _surviving([*walk.assumed, *inside, *kept], kept, stepped, dtypes, walk.book)
-        if len(still) == len(kept):
-            break
-        kept = still
-    return tuple(kept)
-
-
-_ORDER: tuple[ir.BinaryOp, ...] = ("le", "lt")
-
-
-def substitute_outside(node: ir.Expr, name: str, place: ir.Expr, terms: set[ir.Expr]) -> ir.Expr:
-    """An index variable replaced, but not within the given unknowns."""
-    if node in terms:
-        return node
-    if isinstance(node, ir.Binary):
-        return replace(node, a=substitute_outside(node.a, name, place, terms), b=substitute_outside(node.b, name, place, terms))
-    return substitute(node, {name: place})
-
-
-def _surviving(
-    facts: Sequence[ir.Expr], candidates: Sequence[ir.Expr], goals: Mapping[ir.Expr, ir.Expr], dtypes: Mapping[str, DType], book: Book
-) -> list[ir.Expr]:
-    """The candidates whose goals follow from the facts."""
-    reason = Reason([bare(f) for f in facts], dtypes)
-    sure = {c for c in candidates if holds(goals[c]) or reason.proves(bare(goals[c]))}
-    rest = [c for c in candidates if c not in sure]
-    if rest:
-        wanted = [goals[c] for c in rest]
-        completed = complete(book, facts, every(wanted))
-        alive = smt.following(completed, [bare(g) for g in wanted], dtypes, book.cost)
-        sure |= {c for c, g in zip(rest, wanted, strict=True) if bare(g) in alive}
-    return [c for c in candidates if c in sure]

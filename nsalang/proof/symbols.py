@@ -14,9 +14,10 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
 from nsalang.ir.operations import REDUCTIONS, UNARY
-from nsalang.proof.ends import Ends, Ranges, held, symbolic
+from nsalang.proof import prefix
+from nsalang.proof.ends import NOTHING, Ends, Ranges, held, symbolic
 from nsalang.proof.forms import between, counted, tidy
-from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, index, lemma_name, substitute, wide
+from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, element_types, index, lemma_name, substitute, values, wide
 from nsalang.proof.reason import every, implies, negated
 
 
@@ -26,7 +27,8 @@ class Symbols:
     ``scope``: the index variables of the grid and of the loops here. ``uniform``: unknowns that are the same for all lanes of one block of a
     loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``limits``: the ends of
     unknowns, before they are cut to 64 bits, and ``reaches``: the same as expressions; ``lanes``: an axis, and what a sum adds for one lane of it;
-    ``changes``: a loop's result as what it was before and the ends of the change."""
+    ``changes``: a loop's result as what it was before and the ends of the change. ``promised``: the ends of elements of which a promise tells them.
+    ``sums``, ``carries``: see `prefix.Place`."""
 
     kernel: ir.Kernel
     written: frozenset[str] = frozenset()
@@ -41,9 +43,37 @@ class Symbols:
     lanes: dict[str, tuple[str, ir.Expr]] = field(default_factory=dict)
     changes: dict[str, tuple[ir.Expr, tuple[int, int], Ends]] = field(default_factory=dict)
     uniform: set[tuple[str, str]] = field(default_factory=set)
+    sums: dict[object, str] = field(default_factory=dict)
+    carries: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
+    assumed: list[ir.Expr] = field(default_factory=list)
+    supposed: tuple[ir.Expr, ...] = ()
+    promised: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, dtype in element_types(self.kernel).items():
+            if dtype.kind == "signed" and (bounds := values(self.kernel, name)):
+                least, most = zip(*((self.ends(a)[0], self.ends(b)[1] - 1) for a, b in bounds), strict=True)
+                self.promised[name] = max(int(dtype.min), *least), min(int(dtype.max), *most)
+
     fresh: int = 0
     epoch: int = 0
     counts: int = 0
+
+    def around(self, *about: ir.Expr, axes: tuple[str, ...] = ()) -> tuple[ir.Expr, ...]:
+        """What holds of every launch, and the ranges of the index variables in scope and of those that are spoken of."""
+        return (*self.assumed, *self.with_ranges([], set(), about, (*self.scope, *axes)))
+
+    def with_ranges(self, found: list[ir.Expr], seen: set[str], about: tuple[ir.Expr, ...], axes: tuple[str, ...]) -> tuple[ir.Expr, ...]:
+        """Facts, and those of the ranges of what they and ``about`` speak of."""
+        pending = [*axes, *(n.name for e in (*found, *about) for n in ir.walk(e) if isinstance(n, ir.Index))]
+        while pending:
+            name = pending.pop()
+            if name not in seen and name in self.ranges:
+                seen.add(name)
+                made = self.ranges[name].facts()
+                found.extend(made)
+                pending += [n.name for e in made for n in ir.walk(e) if isinstance(n, ir.Index)]
+        return tuple(found)
 
     def resolve(self, node: ir.Expr) -> ir.Expr:
         """An expression over symbols alone."""
@@ -101,6 +131,11 @@ class Symbols:
         names = tuple(i.name for i in made.indices if isinstance(i, ir.Index))
         self.book.definitions[made.tensor] = Definition(names, facts, count)
 
+    def learn(self, made: ir.Load, facts: tuple[ir.Expr, ...]) -> None:
+        """More about an unknown."""
+        known = self.book.definitions[made.tensor]
+        self.book.definitions[made.tensor] = replace(known, facts=(*known.facts, *facts))
+
     def _reduction(self, n: ir.Reduce) -> ir.Expr:
         key = (n, self.scope)
         flag = counted(n.x) if n.op == "sum" and n.dtype.kind == "signed" and len(n.over) == 1 else None
@@ -113,10 +148,23 @@ class Symbols:
             self.limits[made.tensor] = self._reduced(n)
             if n.op == "sum" and n.dtype.kind == "signed":
                 self.adds(made, symbolic(self, n.x), [self.ranges[a].room for a in n.over])
+                if len(n.over) == 1:
+                    self._summed(n, made, self.ranges[n.over[0]])
             self.uniform |= {(made.tensor, axis) for axis in n.over}
             if n.op == "sum" and n.dtype.is_integer and len(n.over) == 1:
                 self.lanes[made.tensor] = (n.over[0], n.x)
         return self.memo[key]
+
+    def _summed(self, n: ir.Reduce, made: ir.Load, r: Ranges) -> None:
+        """A sum over one axis: of one lane alone, or a running sum."""
+        one = prefix.one_lane(made, n.x, r)
+        if one:
+            low, high = self.ends(n.x)
+            self.limits[made.tensor] = min(0, low), max(0, high)
+            self.reaches[made.tensor] = symbolic(self, n.x).join(NOTHING)
+            self.learn(made, one)
+        elif r.whole:
+            self.learn(made, prefix.reduced(self, made, n.x, r))
 
     def adds(self, made: ir.Load, each: Ends, rooms: list[ir.Expr], here: ir.Expr | None = None) -> None:
         """An unknown is a sum of ``each`` over at most as many lanes as the rooms multiply to (where ``here`` holds)."""
@@ -257,6 +305,7 @@ class Symbols:
         lanes = self.most_lanes(r)
         self.limits[made.tensor] = min(0, low * lanes), max(0, high * lanes)
         self.adds(made, each, [ir.binary("max", tidy(before), ir.const(0))], every(r.facts()))
+        self.learn(made, prefix.scanned(self, n, made, r))
 
     def count(self, r: Ranges, flag: ir.Expr, axes: tuple[str, ...]) -> tuple[ir.Load, ir.Load]:
         """How many lanes of a whole range before an index fulfil ``flag``, and how many of all do. One symbol for one predicate."""
@@ -296,10 +345,10 @@ class Symbols:
             case ir.Const():
                 return int(e.value), int(e.value)
             case ir.Dim():
-                return 0, DIMS - 1
+                return self.required(e, (0, DIMS - 1))
             case ir.Scalar():
                 dtype = next((s.dtype for s in self.kernel.scalars if s.name == e.name), e.dtype)
-                return (0, DIMS - 1) if e.name in self.kernel.dims else (int(dtype.min), int(dtype.max))
+                return self.required(e, (0, DIMS - 1) if e.name in self.kernel.dims else (int(dtype.min), int(dtype.max)))
             case ir.Index() if e.name in self.ranges:
                 r = self.ranges[e.name]
                 low, high = self.ends(r.start)[0], self.ends(r.stop)[1] - 1
@@ -308,6 +357,8 @@ class Symbols:
                 return self.within(self.limits[e.tensor], e.dtype)
             case ir.Load() if e.tensor.startswith(("count of ", "total of ", "search ", "rank of ")):
                 return 0, DIMS
+            case ir.Load() if e.tensor in self.promised:
+                return self.promised[e.tensor]
             case ir.Cast() if e.x.dtype is BOOL:
                 return 0, 1
             case ir.Cast() if e.mode == "convert" and e.x.dtype.is_integer and e.dtype.kind == "signed":
@@ -353,6 +404,12 @@ class Symbols:
                         return 0, a[1] + b[1]
         dtype = e.dtype
         return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
+
+    def required(self, e: ir.Expr, ends: tuple[int, int]) -> tuple[int, int]:
+        """Ends of a dimension or scalar, closer where a requirement compares it with a constant."""
+        for r in self.kernel.requires:
+            ends = held(ends, e, r.condition)
+        return ends
 
     def within(self, ends: tuple[int, int], dtype: DType) -> tuple[int, int]:
         # What leaves its range here is an obligation of the part, or of the conversion.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -14,24 +14,19 @@ from nsalang.base.dtypes import BOOL, I64
 from nsalang.ir.intervals import conjuncts, padding
 from nsalang.proof.ends import Ends, Ranges, symbolic
 from nsalang.proof.forms import LARGEST, divided, replace_terms, size, tidy
+from nsalang.proof.invariants import entering, kept
 from nsalang.proof.lemmas import DIMS, index, substitute
-from nsalang.proof.loops import Carried, chain, counts, moved, moves, pace
+from nsalang.proof.loops import Carried, chain, counts, moved, moves, nests, pace, so_far, summed
 from nsalang.proof.obligations import Look
+from nsalang.proof.prefix import running
 from nsalang.proof.reason import every, implies, negated
-
-Invariants = Callable[["Walk", ir.For, Ranges, tuple[Carried, ...], tuple[ir.Expr, ...]], tuple[ir.Expr, ...]]
-"""Conditions on the symbols (and the loop's index) that hold at the start of every iteration; the last argument is what holds in the body."""
-
-
-def _nothing(*_: object) -> tuple[ir.Expr, ...]:
-    return ()
 
 
 @dataclass(slots=True)
 class Walk(Look):
-    """The walk over statements."""
+    """The walk over statements. ``shallow``: no invariants are looked for."""
 
-    invariants: Invariants = _nothing
+    shallow: bool = False
 
     def block(self, statements: tuple[ir.Stmt, ...]) -> None:
         for s in statements:
@@ -59,6 +54,8 @@ class Walk(Look):
                 self._branch(s)
             case ir.For():
                 self._loop(s)
+            case ir.Barrier():
+                pass
             case _:
                 assert_never(s)
 
@@ -122,7 +119,10 @@ class Walk(Look):
         names = [n for n in s.carried if n in entered]
         symbols = {n: self.unknown(ir.plain(n), entered[n].dtype, self.own_axes(entered[n])) for n in names}
         self.uniform |= {(v.tensor, s.index) for v in symbols.values()}
+        shallow = self.shallow
+        self.shallow = shallow or nests(s)
         carried = self._probe(s, symbols, entered) if any(entered[n].dtype.kind == "signed" for n in names) else ()
+        self.shallow = shallow
         chained = {c.name: made for c in carried if (made := chain(self, s, r, c)) is not None}
         plain = [c for c in carried if c.name not in chained]
         by = {c.name: ends for c in plain if (ends := moves(self, s, r, c)) is not None}
@@ -133,22 +133,28 @@ class Walk(Look):
                 rates[c.name] = pace(self, c.step, c.symbol, s.index) or Ends(None, None)
                 self.reaches[c.symbol.tensor] = symbolic(self, c.entry) + rates[c.name].times(symbolic(self, r.room).high)
         before = tuple(self.facts)
-        found = self.invariants(self, s, r, tuple(plain), before) if plain else ()
+        sums = {c.name: x for c in plain if (x := summed(self, s, c.symbol, c.step, self.fresh)) is not None}
+        runs = {n: run for n, x in sums.items() if (run := running(self, s.index, r.start, x, before)) is not None}
+        found = self._invariants(s, r, plain, symbols, entered, before) if plain else []
         gone = ir.binary("max", tidy(ir.binary("sub", index(s.index), r.start)), ir.const(0))
         for c in plain:
             here = [f for f in found if c.symbol in ir.walk(f)]
             here += _since(c.entry, c.symbol, rates.get(c.name), gone)
+            if c.name in runs:
+                here += so_far(self, s, runs[c.name], c, sums[c.name], r)
             self.define(c.symbol, tuple(implies(every(before), f) for f in here))
         self.values |= symbols | {n: made.inside for n, made in chained.items()}
         seen, numbers, memo = (len(self.accesses), len(self.obligations)), (self.fresh, self.epoch), dict(self.memo)
         self.block(s.body)
-        if any(counts(self, s, made, self.values[n]) != made.flag for n, made in chained.items()):
+        changed = any(summed(self, s, symbols[n], self.values[n], numbers[0]) != sums[n] for n in runs)
+        if changed or any(counts(self, s, made, self.values[n]) != made.flag for n, made in chained.items()):
             self._back(seen, numbers, memo)
             self.chains = [c for c in self.chains if c[0] != s.index]
             self.values = {**entered, **symbols}
-            for n in chained:
+            self.carries = [c for c in self.carries if c[0] != s.index]
+            for n in (*chained, *runs):
                 self.define(symbols[n], ())
-            chained = {}
+            chained, runs = {}, {}
             self.block(s.body)
         self.scope, self.loops = scope, loops
         del self.facts[count:]
@@ -163,6 +169,8 @@ class Walk(Look):
                 self.reaches[left[c.name].tensor] = symbolic(self, c.entry) + total
                 self.changes[left[c.name].tensor] = (c.entry, by[c.name], total)
                 facts += [implies(every(outside), f) for f in _since(c.entry, left[c.name], rates[c.name], r.room)]
+            if c.name in runs:
+                facts += [implies(every(outside), f) for f in runs[c.name].between(left[c.name], c.entry, r.stop)]
             for f in found:
                 if c.symbol in ir.walk(f):
                     f = replace_terms(f, {symbols[n]: left[n] for n in left})
@@ -176,15 +184,41 @@ class Walk(Look):
         del self.accesses[seen[0] :], self.obligations[seen[1] :]
         (self.fresh, self.epoch), self.memo = numbers, memo
 
+    def _invariants(
+        self,
+        s: ir.For,
+        r: Ranges,
+        plain: list[Carried],
+        symbols: Mapping[str, ir.Load],
+        entered: Mapping[str, ir.Expr],
+        before: tuple[ir.Expr, ...],
+    ) -> list[ir.Expr]:
+        """What holds of carried integers at the start of every iteration. What loops in the body find may rest on it: then it is found for all of the
+        nest, by supposing what holds on entry and giving up what an iteration does not keep."""
+        if self.shallow:
+            return []
+        hopes = entering(self, s, r, plain, before)
+        if not nests(s):
+            return kept(self, r, plain, before, hopes)
+        while True:
+            for c in plain:
+                self.define(c.symbol, tuple(implies(every(before), f) for f in hopes if c.symbol in ir.walk(f)))
+            names = {c.name for c in plain}
+            steps = [c for c in self._probe(s, symbols, entered) if c.name in names]
+            still = kept(self, r, steps, before, hopes)
+            if len(still) == len(hopes):
+                return hopes
+            hopes = still
+
     def _probe(self, s: ir.For, symbols: Mapping[str, ir.Load], entered: Mapping[str, ir.Expr]) -> tuple[Carried, ...]:
         """One iteration, run without a trace, to see what the carried variables become."""
-        state = (dict(self.values), self.fresh, self.epoch, self.quiet, dict(self.memo), list(self.chains))
+        state = (dict(self.values), self.fresh, self.epoch, self.quiet, dict(self.memo), list(self.chains), list(self.carries))
         lengths = len(self.facts), len(self.accesses), len(self.obligations)
         self.quiet = True
         self.values.update(symbols)
         self.block(s.body)
         made = tuple(Carried(n, symbols[n], entered[n], self.values[n]) for n in symbols if symbols[n].dtype.kind == "signed")
-        self.values, self.fresh, self.epoch, self.quiet, self.memo, self.chains = state
+        self.values, self.fresh, self.epoch, self.quiet, self.memo, self.chains, self.carries = state
         assert lengths == (len(self.facts), len(self.accesses), len(self.obligations))
         return made
 
@@ -198,10 +232,10 @@ def _since(entry: ir.Expr, symbol: ir.Expr, rate: Ends | None, count: ir.Expr) -
     return found if by.high is None else [*found, ir.binary("le", symbol, ir.binary("add", entry, by.high))]
 
 
-def start(kernel: ir.Kernel, invariants: Invariants) -> Walk:
+def start(kernel: ir.Kernel) -> Walk:
     """A walk before the first statement: dimensions, requirements and the grid are known."""
     stores = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)]
-    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores), invariants=invariants)
+    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores))
     walk.book.kernel = kernel
     walk.assumed += hypotheses(kernel)
     for g in kernel.grid:

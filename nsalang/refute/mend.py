@@ -17,9 +17,9 @@ from nsalang.ir.operations import ADDABLE
 from nsalang.proof import smt
 from nsalang.proof.claims import hypotheses
 from nsalang.proof.ends import kept_by
-from nsalang.proof.lemmas import Book, bare
+from nsalang.proof.lemmas import Book, bare, element_types
 from nsalang.proof.obligations import Obligation
-from nsalang.proof.prover import completed, decide, element_types, settle
+from nsalang.proof.prover import completed, decide, settle
 from nsalang.refute.evaluate import Element, Number, evaluate
 from nsalang.refute.wording import access_of, dtype_of, text, text_of
 

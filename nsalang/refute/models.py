@@ -20,13 +20,13 @@ from torch import Tensor
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import NsaError
+from nsalang.host.promises import free_index, place
 from nsalang.interp import numerics
 from nsalang.interp.fault import Fault
 from nsalang.interp.views import views
 from nsalang.proof import smt
 from nsalang.proof.encoder import Encoder
-from nsalang.proof.lemmas import values
-from nsalang.proof.prover import element_types
+from nsalang.proof.lemmas import element_types, values
 from nsalang.refute.evaluate import Number, evaluate
 
 LARGEST = 1 << 20
@@ -248,6 +248,17 @@ def _instances(
     promise: ir.Promise, places: Mapping[str, Tensor], names: Mapping[str, Number], symbols: Mapping[tuple[str, tuple[int, ...]], ir.Var]
 ) -> Iterator[ir.Expr]:
     """What a promise says of each element, or pair of elements."""
+    if promise.kind == "places":
+        assert promise.condition is not None
+        dims, scalars = {n: int(v) for n, v in names.items()}, names
+        for free in free_index(promise, {n: tuple(t.shape) for n, t in places.items()}, dims, scalars):
+
+            def at_place(n: ir.Node, free: int = free) -> ir.Node:
+                key = (n.tensor, place(n, free, dims, scalars)) if isinstance(n, ir.Load) else None
+                return symbols[key] if key is not None and key in symbols else _known(n, names)
+
+            yield ir.rewrite(promise.condition, at_place)
+        return
     name = promise.tensors[0]
     elements = list(itertools.product(*(range(e) for e in places[name].shape)))
     if promise.condition is None:
@@ -260,8 +271,12 @@ def _instances(
         def rule(n: ir.Node, indices: tuple[int, ...] = indices) -> ir.Node:
             if isinstance(n, ir.Load) and (n.tensor, indices) in symbols:
                 return symbols[n.tensor, indices]
-            if isinstance(n, (ir.Dim, ir.Scalar)) and n.name in names and n.dtype.is_integer:
-                return ir.Const(n.dtype, (), names[n.name])
-            return n
+            return _known(n, names)
 
         yield ir.rewrite(promise.condition, rule)
+
+
+def _known(n: ir.Node, names: Mapping[str, Number]) -> ir.Node:
+    if isinstance(n, (ir.Dim, ir.Scalar)) and n.name in names and n.dtype.is_integer:
+        return ir.Const(n.dtype, (), names[n.name])
+    return n

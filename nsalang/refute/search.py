@@ -13,9 +13,9 @@ from nsalang import ir
 from nsalang.base.dtypes import ALL, I64
 from nsalang.base.source import Diagnostic
 from nsalang.proof import smt
-from nsalang.proof.lemmas import bare, border_is
+from nsalang.proof.lemmas import bare, border_is, element_types
 from nsalang.proof.obligations import Obligation
-from nsalang.proof.prover import Result, completed, element_types
+from nsalang.proof.prover import Result, completed
 from nsalang.refute import mend
 from nsalang.refute.evaluate import Element, Number, evaluate
 from nsalang.refute.wording import Case, claim, dtype_of, note, plain_values, sentence

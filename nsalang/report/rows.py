@@ -255,8 +255,8 @@ def assumed(kernel: ir.Kernel) -> list[Assumption]:
 def queries(kernel: ir.Kernel, results: Sequence[Result]) -> tuple[Query, ...]:
     """Each obligation as a question to an SMT solver, whether or not it took one: constants, facts word for word and arithmetic can be checked too."""
     from nsalang.proof import smt
-    from nsalang.proof.lemmas import bare
-    from nsalang.proof.prover import completed, element_types
+    from nsalang.proof.lemmas import bare, element_types
+    from nsalang.proof.prover import completed
 
     found = []
     for result in results:

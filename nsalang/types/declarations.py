@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 from nsalang import ir, syntax
 from nsalang.base.constants import Exact
 from nsalang.base.dtypes import BOOL, E2M1, E4M3, I64, DType
 from nsalang.base.source import NsaError, Span
+from nsalang.ir.places import FREE, shift
 from nsalang.types.calls import arguments, keyword
 from nsalang.types.expressions import boolean, integer, operand
 from nsalang.types.scope import Nothing, Scope, TensorRef
@@ -61,6 +65,8 @@ def promise(scope: Scope, node: syntax.Call) -> None:
     text = source_text(argument.span)
     if isinstance(inner, syntax.Call) and isinstance(inner.function, syntax.Name) and inner.function.id in ("distinct", "sorted"):
         scope.promises.append(_order_promise(scope, inner, text))
+    elif placed := _placed(scope, argument):
+        scope.promises.append(_places_promise(scope, argument, placed, text))
     else:
         scope.promises.append(_each_promise(scope, argument, text))
 
@@ -98,6 +104,59 @@ def _only_read(ref: TensorRef, span: Span, note: str | None = None) -> None:
             span,
             note=note,
         )
+
+
+def _subscripts(node: object) -> Iterator[syntax.Subscript]:
+    if isinstance(node, syntax.Subscript):
+        yield node
+    if isinstance(node, tuple):
+        for part in node:
+            yield from _subscripts(part)
+    elif isinstance(node, syntax.Node):
+        for field in dataclasses.fields(node):
+            yield from _subscripts(getattr(node, field.name))
+
+
+def _placed(scope: Scope, node: syntax.Expr) -> list[syntax.Subscript]:
+    """The elements of tensors that an expression names by their places."""
+    return [n for n in _subscripts(node) if isinstance(n.value, syntax.Name) and isinstance(scope.names.get(n.value.id), TensorRef)]
+
+
+def _places_promise(scope: Scope, argument: syntax.Expr, placed: list[syntax.Subscript], text: str) -> ir.Promise:
+    """``promise(off[b + 1] == off[b] + n[b])``: a name that is new stands for every index for which all the elements exist."""
+    outside = scope.names
+    refs: dict[str, TensorRef] = {}
+    free: dict[str, syntax.Name] = {}
+    for element in placed:
+        assert isinstance(element.value, syntax.Name)
+        ref = outside[element.value.id]
+        assert isinstance(ref, TensorRef)
+        _only_read(ref, element.value.span)
+        refs[ref.name] = ref
+        free |= {n.id: n for index in element.indices for n in names_in(index) if n.id not in outside and n.id not in free}
+    if len(free) > 1:
+        first, second = list(free.values())[:2]
+        raise NsaError.at("NSA0332", f"a promise has one free index, and here are '{first.id}' and '{second.id}'", second.span)
+    scope.names = outside | {name: ir.Index(I64, (), FREE) for name in free}
+    try:
+        condition = boolean(scope, argument)
+    except NsaError as error:
+        first_error = error.diagnostics[0]
+        if first_error.code not in ("NSA0303", "NSA0322") or any(first_error.span == e.span for e in placed):
+            raise
+        raise NsaError.at("NSA0332", "a promise speaks of each element of a tensor, or of elements at places, not of both", first_error.span,
+                          help="a bare tensor name stands for each of its elements") from None  # fmt: skip
+    finally:
+        scope.names = outside
+    assert not isinstance(condition, Exact)
+    for load in (n for n in ir.walk(condition) if isinstance(n, ir.Load)):
+        for index in load.indices:
+            try:
+                shift(index)
+            except ValueError:
+                raise NsaError.at("NSA0332", "a place in a promise is known at launch, or the free index plus what is", index.span or argument.span,
+                                  help="e.g. promise(off[b + 1] == off[b] + n[b]), promise(cu[0] == 0)") from None  # fmt: skip
+    return ir.Promise("places", tuple(refs), condition, text, span=argument.span)
 
 
 def _each_promise(scope: Scope, argument: syntax.Expr, text: str) -> ir.Promise:

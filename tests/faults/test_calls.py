@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 import nsalang
 
@@ -20,6 +21,11 @@ def add(x: f32[N], y: f32[N], out: Out[f32[N]]):
 def scale(x: InOut[f32[N]], factor: f32):
     for n in grid(tile(N)):
         x[n] = x[n] * factor
+
+def twice(x: f32[N], y: f32[N], out: Out[f32[N]]):
+    t = empty(f32[N])
+    add(x, y, out=t)
+    add(t, t, out=out)
 """
 
 
@@ -118,3 +124,30 @@ def test_a_written_tensor_that_requires_a_gradient() -> None:
     with torch.no_grad():
         kernel(w, 2.0)
     assert torch.equal(w, torch.full((4,), 2.0))
+
+
+@pytest.mark.parametrize("kind", ["kernel", "program"])
+def test_an_argument_that_requires_a_gradient(kind: str) -> None:
+    """It would give a detached result: a gradient without what goes through the kernel."""
+    call = getattr(nsalang.load_text(TEXT), "add" if kind == "kernel" else "twice")
+    x, y = torch.ones(6), torch.ones(6, requires_grad=True)
+    call(x, x)
+    with pytest.raises(nsalang.NsaError, match=rf"NSA0403.*'{call.__name__}' has no gradient yet, and is given a tensor 'y'"):
+        call(x, y)
+    for quiet in (torch.no_grad, torch.inference_mode):
+        with quiet():
+            assert not call(x, y).requires_grad
+    with forward_ad.dual_level():
+        call(x, x)
+        with pytest.raises(nsalang.NsaError, match="NSA0403.*'x' has a tangent"):
+            call(forward_ad.make_dual(x, x), x)  # type: ignore[no-untyped-call]
+
+
+def test_what_is_written_has_a_new_version() -> None:
+    module, x = nsalang.load_text(TEXT), torch.ones(6)
+    out = torch.empty(6)
+    before = x._version, out._version
+    module.add(x, x, out=out)
+    assert (x._version, out._version) == (before[0], before[1] + 1)
+    module.twice(x, x, out=out)
+    assert out._version == before[1] + 2

@@ -1,26 +1,52 @@
-"""Which values of a loop's body make the addresses of what is read ahead."""
+"""What a loop reads ahead, as functions of its index alone.
+
+``For.ahead`` names what is read ahead; its address may be made of names that the body assigns. Those are replaced by their values, and what nothing
+else reads leaves the body.
+Leaves ``For.early``: the axes that it runs over, values that the addresses are made of with a `Barrier` behind them (other threads read them), and
+the loads, none of which the body has any more.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import assert_never
 
 from nsalang import ir
+from nsalang.base.target import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """The loads of a loop that run ahead of it, as functions of the loop's index and of ``held``, which is computed before them; ``spans``: axes of
-    the body that they run over; ``unread``: variables of the body that nothing but these would read."""
-
-    held: tuple[tuple[ir.Assign, ir.Expr], ...]
-    loads: tuple[tuple[ir.Assign, ir.Load], ...]
-    spans: tuple[ir.SpanAxis, ...]
-    unread: frozenset[str]
+def run(kernel: ir.Kernel, target: Target) -> ir.Kernel:
+    if kernel.schedule.backend != "tilelang":
+        return kernel
+    body = _block(kernel, kernel.body)
+    return dataclasses.replace(kernel, body=body) if body != kernel.body else kernel
 
 
-def ahead(kernel: ir.Kernel, loop: ir.For) -> Ahead:
-    """The names that a load depends on are replaced by what the body assigns to them, but for those that are held."""
+def _block(kernel: ir.Kernel, body: Sequence[ir.Stmt], gone: frozenset[str] = frozenset()) -> tuple[ir.Stmt, ...]:
+    """``gone``: names that are assigned early, or that nothing reads any more."""
+    out: list[ir.Stmt] = []
+    for s in body:
+        match s:
+            case ir.Assign():
+                out += [] if s.name in gone else [s]
+            case ir.For(ahead=(_, *_)):
+                early, unread = _ahead(kernel, s)
+                out.append(replace(s, early=early, body=_block(kernel, s.body, gone | unread | {*s.ahead})))
+            case ir.For():
+                out.append(replace(s, body=_block(kernel, s.body, gone)))
+            case ir.If():
+                out.append(replace(s, body=_block(kernel, s.body, gone), orelse=_block(kernel, s.orelse, gone)))
+            case ir.Store() | ir.SpanAxis() | ir.Barrier():
+                out.append(s)
+            case _:
+                assert_never(s)
+    return tuple(out)
+
+
+def _ahead(kernel: ir.Kernel, loop: ir.For) -> tuple[tuple[ir.Stmt, ...], frozenset[str]]:
+    """What is early, and the variables of the body that nothing but that would read. The names that a load depends on are replaced by what the body assigns to them, but for those that are held."""
     assigns = [s for s in loop.body if isinstance(s, ir.Assign)]
     early = [s for s in assigns if s.name in loop.ahead]
     assert {s.name for s in early} == set(loop.ahead), "what is read ahead is not in the loop's body"
@@ -44,16 +70,18 @@ def ahead(kernel: ir.Kernel, loop: ir.For) -> Ahead:
 
         return ir.rewrite(x, rule)
 
-    held = tuple((s, inlined(s.value, own)) for s in assigns if s.name in own)
-    made: list[tuple[ir.Assign, ir.Load]] = []
+    held = [replace(s, value=inlined(s.value, own)) for s in assigns if s.name in own]
+    loads: list[ir.Assign] = []
     for s in early:
         if isinstance(x := s.value, ir.Load):
             indices, mask = (inlined(i, computed) for i in x.indices), x.mask and inlined(x.mask, computed)
-            made.append((s, replace(x, indices=tuple(indices), guard=None, mask=mask)))
-    values = [*(x for _, x in held), *(x for _, x in made)]
+            guard = x.guard and inlined(x.guard, computed)
+            loads.append(replace(s, value=replace(x, indices=tuple(indices), guard=guard, mask=mask)))
+    values = [s.value for s in (*held, *loads)]
     axes = {n.name for x in values for n in ir.walk(x) if isinstance(n, ir.Index)} | {a for x in values for a in x.axes}
-    spans = tuple(replace(s, start=inlined(s.start, set())) for s in loop.body if isinstance(s, ir.SpanAxis) and s.axis in axes)
-    return Ahead(held, tuple(made), spans, unread)
+    spans = [replace(s, start=inlined(s.start, set())) for s in loop.body if isinstance(s, ir.SpanAxis) and s.axis in axes]
+    barrier = [ir.Barrier(span=loop.span)] if held else []
+    return (*spans, *held, *barrier, *loads), unread
 
 
 def _below(definitions: Mapping[str, ir.Expr], names: Iterable[str]) -> set[str]:

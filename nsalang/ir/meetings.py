@@ -1,24 +1,25 @@
-"""Where the threads of an instance wait for each other."""
+"""Where the threads of an instance must wait for each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 from nsalang import ir
-from nsalang.lowering.turns import Turns
+from nsalang.ir.turns import Turns
+
+State = frozenset[tuple[str, Literal["load", "set", "add"], int]]
+"""Accesses since the last barrier: (memory, what is done to it, id of the statement)."""
 
 
-def barriers(kernel: ir.Kernel) -> frozenset[int]:
-    """The ``id`` of each statement before which all threads of an instance must have finished their accesses to some memory.
+def unordered(kernel: ir.Kernel) -> list[ir.Stmt]:
+    """The statements before which a barrier is missing: all threads of an instance must have finished their accesses to some memory.
 
     A store and a load of one tensor or of two views of it, in either order, may be made by different threads for one element; so may two stores
     by different statements, or by one statement in two turns of a loop. Only of atomic additions any number can meet in any order.
     """
-    found: set[int] = set()
+    found: dict[int, ir.Stmt] = {}
     turns = Turns(kernel)
-    # Accesses since the last barrier: (memory, what is done to it, id of the statement).
-    State = frozenset[tuple[str, Literal["load", "set", "add"], int]]
     written = {kernel.memory(n.tensor) for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)}
 
     def clash(state: State, name: str, how: str, at: int, repeats: bool) -> bool:
@@ -26,7 +27,7 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
 
     def access(state: State, statement: ir.Stmt, name: str, how: Literal["load", "set", "add"], repeats: bool) -> State:
         if clash(state, name, how, id(statement), repeats):
-            found.add(id(statement))
+            found[id(statement)] = statement
             state = frozenset()
         return state | {(name, how, id(statement))}
 
@@ -52,11 +53,16 @@ def barriers(kernel: ir.Kernel) -> frozenset[int]:
                 case ir.For():
                     state = loads(state, s, (s.lo, s.hi))
                     # The second time around, the body follows itself.
-                    state = run(s.body, run(s.body, state, (*loops, s.index)), (*loops, s.index)) | state
+                    turn = (*s.early, *s.body)
+                    state = run(turn, run(turn, state, (*loops, s.index)), (*loops, s.index)) | state
                 case ir.If():
                     state = loads(state, s, (s.cond,))
                     state = run(s.body, state, loops) | run(s.orelse, state, loops)
+                case ir.Barrier():
+                    state = frozenset()
+                case _:
+                    assert_never(s)
         return state
 
     run(kernel.body, frozenset(), ())
-    return frozenset(found)
+    return list(found.values())

@@ -1,0 +1,66 @@
+"""What the last passes decide for threads stands in the IR: it is printed, and what is missing or does not fit is a fault at its stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import nsalang
+from nsalang import ir
+from nsalang.base.dtypes import BF16
+from nsalang.ir.printer import print_kernel
+from nsalang.ir.verify import verify, what_is_ahead_is_early
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def matmul() -> ir.Kernel:
+    return nsalang.load(str(EXAMPLES / "matmul.nsa")).matmul.compile(target="cuda:sm_90", backend="tilelang", T=BF16).kernel
+
+
+def change(kernel: ir.Kernel, rule: Callable[[ir.For], ir.For]) -> ir.Kernel:
+    return ir.rewrite(kernel, lambda n: rule(n) if isinstance(n, ir.For) and n.ahead else n)
+
+
+def test_what_is_read_ahead_is_printed_before_the_body(matmul: ir.Kernel) -> None:
+    verify(matmul, "fetch")
+    lines = [line.strip() for line in print_kernel(matmul).splitlines()]
+    at = next(i for i, line in enumerate(lines) if line.startswith("for ") and "ahead" in line)
+    loop = next(n for s in matmul.body for n in ir.walk(s) if isinstance(n, ir.For) and n.ahead)
+    assert lines[at + 1] == "early:"
+    assert [line.split(":")[0] for line in lines[at + 2 : at + 2 + len(loop.ahead)]] == [*loop.ahead]
+
+
+def test_what_is_early_is_checked(matmul: ir.Kernel) -> None:
+    for message, rule in (
+        ("are read ahead in the loop over", lambda n: dataclasses.replace(n, early=n.early[1:])),
+        ("are early, and are assigned in the body", lambda n: dataclasses.replace(n, body=(*n.early, *n.body))),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            what_is_ahead_is_early(change(matmul, rule))
+    with pytest.raises(AssertionError, match="something early before there are addresses"):
+        verify(matmul, "lanes")
+
+
+def test_lanes_that_part_are_alone_in_a_vector() -> None:
+    """A gather's lanes go ways of their own; a copy's do not."""
+    text = "def k(x: i32[N], at: i32[N], y: Out[i32[N]], z: Out[i32[N]]):\n    for n in grid(tile(N)):\n        y[n] = where((at[n] >= 0) & (at[n] < N), x[at[n]], 0)\n        z[n] = x[n]\n"
+    kernel = nsalang.load_text(text).k.compile(target="cuda:sm_90", backend="tilelang").kernel
+    alone = {n.tensor: n.alone for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)}
+    gathers = [
+        n.alone
+        for s in kernel.body
+        for n in ir.walk(s)
+        if isinstance(n, ir.Assign) and isinstance(n.value, ir.Load) and n.value.tensor == "x"
+    ]
+    assert ("n",) in gathers and "# alone n" in print_kernel(kernel)
+    assert alone["z"] == () and alone["y"] == ("n",)
+    with pytest.raises(AssertionError, match="lanes before there are threads"):
+        verify(kernel, "around")
+    wrong = ir.rewrite(kernel, lambda n: dataclasses.replace(n, alone=("q",)) if isinstance(n, ir.Store) else n)
+    with pytest.raises(AssertionError, match="lanes of .*q.* are alone, and there are none"):
+        verify(wrong, "lanes")
