@@ -77,11 +77,16 @@ def _unary(op: ir.UnaryOp, x: Number) -> Number:
     return bool(row.integer(x)) if isinstance(x, bool) else row.integer(x)
 
 
+def integer(x: Number) -> int:
+    """An integer; a size that torch keeps as a symbol stays one."""
+    return int(x) if isinstance(x, bool | float) else x
+
+
 def _binary(op: ir.BinaryOp, a: Number, b: Number, dtype: DType) -> Number:
     if op in ir.COMPARISONS:
         return integers.compare(op, a, b)
     if dtype.is_integer:
-        found = integers.binary(op, int(a), int(b), dtype.bits)
+        found = integers.binary(op, integer(a), integer(b), dtype.bits)
         if found is None:
             raise Undefined(f"shifts by {b}" if op in ("shl", "shr") else "divides by zero")
         return found
@@ -154,7 +159,7 @@ def solve(form: Affine, extent: int, known: Mapping[str, int]) -> tuple[str, int
         return None
     name, coefficient = unknown[0]
     rest = extent - form.constant - sum(c * known[n] for n, c in form.terms if n in known)
-    value, left = divmod(rest, coefficient)
+    value, left = rest // coefficient, rest % coefficient  # no divmod, which symbols of torch lack
     return name, value if left == 0 and value >= 0 else None
 
 
