@@ -19,7 +19,6 @@ FRONT = ("nsalang", "nsalang.dims", "nsalang.language", "nsalang.__main__")
 MOST = 400
 TOO_LONG = {
     "nsalang/code/device.py",
-    "nsalang/proof/symbols.py",
     "passes/contraction_tiles.py",
     "passes/guard.py",
     "tests/gpu_cases.py",

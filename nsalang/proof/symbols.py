@@ -12,33 +12,30 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
-from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
-from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.ir.intervals import LONGEST_TILE
+from nsalang.ir.operations import REDUCTIONS
 from nsalang.proof import prefix
-from nsalang.proof.ends import NOTHING, Ends, Ranges, held, symbolic
+from nsalang.proof.bounds import Bounds
+from nsalang.proof.ends import NOTHING, Ends, Ranges, symbolic
 from nsalang.proof.forms import between, counted, tidy
-from nsalang.proof.lemmas import DIMS, Book, Count, Definition, bare, element_types, index, lemma_name, substitute, values, wide
+from nsalang.proof.lemmas import Book, Count, Definition, bare, index, lemma_name, substitute, wide
 from nsalang.proof.reason import every, implies, negated
 
 
 @dataclass(slots=True)
-class Symbols:
+class Symbols(Bounds):
     """What each variable stands for at a point of a kernel, and what is known of the unknowns. ``written``: the memory that some store writes.
     ``scope``: the index variables of the grid and of the loops here. ``uniform``: unknowns that are the same for all lanes of one block of a
-    loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``limits``: the ends of
-    unknowns, before they are cut to 64 bits, and ``reaches``: the same as expressions; ``lanes``: an axis, and what a sum adds for one lane of it;
-    ``changes``: a loop's result as what it was before and the ends of the change. ``promised``: the ends of elements of which a promise tells them.
-    ``sums``, ``carries``: see `prefix.Place`."""
+    loop's axis. ``chains``: ranks that a loop's counter places (axis, predicate, how many before in the whole loop). ``reaches``: the ends of
+    unknowns, before they are cut to 64 bits, as expressions; ``lanes``: an axis, and what a sum adds for one lane of it; ``changes``: a loop's result
+    as what it was before and the ends of the change. ``sums``, ``carries``: see `prefix.Place`; ``supposed``: see `ends.Known`."""
 
-    kernel: ir.Kernel
     written: frozenset[str] = frozenset()
     values: dict[str, ir.Expr] = field(default_factory=dict)
     scope: tuple[str, ...] = ()
-    ranges: dict[str, Ranges] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
     memo: dict[object, ir.Expr] = field(default_factory=dict)
     chains: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
-    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
     reaches: dict[str, Ends] = field(default_factory=dict)
     lanes: dict[str, tuple[str, ir.Expr]] = field(default_factory=dict)
     changes: dict[str, tuple[ir.Expr, tuple[int, int], Ends]] = field(default_factory=dict)
@@ -47,14 +44,6 @@ class Symbols:
     carries: list[tuple[str, ir.Expr, ir.Expr]] = field(default_factory=list)
     assumed: list[ir.Expr] = field(default_factory=list)
     supposed: tuple[ir.Expr, ...] = ()
-    promised: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, dtype in element_types(self.kernel).items():
-            if dtype.kind == "signed" and (bounds := values(self.kernel, name)):
-                least, most = zip(*((self.ends(a)[0], self.ends(b)[1] - 1) for a, b in bounds), strict=True)
-                self.promised[name] = max(int(dtype.min), *least), min(int(dtype.max), *most)
-
     fresh: int = 0
     epoch: int = 0
     counts: int = 0
@@ -338,82 +327,6 @@ class Symbols:
         found_count, found_total = self.memo[key], self.memo[(key, "total")]
         assert isinstance(found_count, ir.Load) and isinstance(found_total, ir.Load)
         return replace(found_count, indices=(*found_count.indices[:-1], index(r.name))), found_total
-
-    def ends(self, e: ir.Expr) -> tuple[int, int]:
-        """The least and the greatest value that an integer can have, not cut to 64 bits, by the ends of its parts."""
-        match e:
-            case ir.Const():
-                return int(e.value), int(e.value)
-            case ir.Dim():
-                return self.required(e, (0, DIMS - 1))
-            case ir.Scalar():
-                dtype = next((s.dtype for s in self.kernel.scalars if s.name == e.name), e.dtype)
-                return self.required(e, (0, DIMS - 1) if e.name in self.kernel.dims else (int(dtype.min), int(dtype.max)))
-            case ir.Index() if e.name in self.ranges:
-                r = self.ranges[e.name]
-                low, high = self.ends(r.start)[0], self.ends(r.stop)[1] - 1
-                return low, max(low, high)
-            case ir.Load() if e.tensor in self.limits:
-                return self.within(self.limits[e.tensor], e.dtype)
-            case ir.Load() if e.tensor.startswith(("count of ", "total of ", "search ", "rank of ")):
-                return 0, DIMS
-            case ir.Load() if e.tensor in self.promised:
-                return self.promised[e.tensor]
-            case ir.Cast() if e.x.dtype is BOOL:
-                return 0, 1
-            case ir.Cast() if e.mode == "convert" and e.x.dtype.is_integer and e.dtype.kind == "signed":
-                return self.within(self.ends(e.x), e.dtype)
-            case ir.Where():
-                a, b = held(self.ends(e.a), e.a, e.cond), held(self.ends(e.b), e.b, negated(e.cond))
-                one, two = [e for e in (a, b) if e[0] <= e[1]] * 2 if (a[0] > a[1]) != (b[0] > b[1]) else (a, b)
-                return min(one[0], two[0]), max(one[1], two[1])
-            case ir.Binary(op="min" | "max"):
-                a, b = self.ends(e.a), self.ends(e.b)
-                pick = min if e.op == "min" else max
-                return pick(a[0], b[0]), pick(a[1], b[1])
-            case ir.Full():
-                return self.ends(e.value)
-            case ir.Unary() if e.dtype.kind == "signed" and (ends := UNARY[e.op].ends) is not None:
-                return ends(self.within(self.ends(e.x), e.dtype) if e.x.dtype.is_integer else (0, 0))
-            case ir.Binary() if e.dtype.kind == "signed":
-                a, b = self.within(self.ends(e.a), e.dtype), self.within(self.ends(e.b), e.dtype)
-                match e.op:
-                    case "add":
-                        return a[0] + b[0], a[1] + b[1]
-                    case "sub":
-                        return a[0] - b[1], a[1] - b[0]
-                    case "mul":
-                        corners = [x * y for x in a for y in b]
-                        return min(corners), max(corners)
-                    case "shl":
-                        corners = [x << y for x in a for y in (max(0, min(b[0], 63)), max(0, min(b[1], 63)))]
-                        return min(corners), max(corners)
-                    case "floordiv":
-                        # A quotient is extreme at a corner, with the divisors next to 0 as further corners.
-                        corners = [x // y for x in a for y in (*b, -1, 1) if y and b[0] <= y <= b[1]]
-                        return min(corners, default=0), max(corners, default=0)
-                    case "mod":
-                        # Of the divisor's sign, and nearer to 0; 0 // 0 is an obligation of its own.
-                        return min(0, b[0] + 1), max(0, b[1] - 1)
-                    case "shr":
-                        corners = [x >> max(0, min(y, 63)) for x in a for y in b]
-                        return min(corners), max(corners)
-                    case "and" if a[0] >= 0 or b[0] >= 0:
-                        return 0, min(high for low, high in (a, b) if low >= 0)
-                    case "or" | "xor" if a[0] >= 0 and b[0] >= 0:
-                        return 0, a[1] + b[1]
-        dtype = e.dtype
-        return (int(dtype.min), int(dtype.max)) if dtype.is_integer else (LEAST, MOST)
-
-    def required(self, e: ir.Expr, ends: tuple[int, int]) -> tuple[int, int]:
-        """Ends of a dimension or scalar, closer where a requirement compares it with a constant."""
-        for r in self.kernel.requires:
-            ends = held(ends, e, r.condition)
-        return ends
-
-    def within(self, ends: tuple[int, int], dtype: DType) -> tuple[int, int]:
-        # What leaves its range here is an obligation of the part, or of the conversion.
-        return max(ends[0], int(dtype.min)), min(max(ends[1], ends[0]), int(dtype.max))
 
     def own_axes(self, value: ir.Expr) -> tuple[str, ...]:
         """The index variables on which a value may depend."""

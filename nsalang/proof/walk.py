@@ -24,7 +24,7 @@ from nsalang.proof.reason import every, implies, negated
 
 @dataclass(slots=True)
 class Walk(Look):
-    """The walk over statements. ``shallow``: no invariants are looked for."""
+    """The walk over statements. ``shallow``: invariants are not looked for."""
 
     shallow: bool = False
 
@@ -235,7 +235,7 @@ def _since(entry: ir.Expr, symbol: ir.Expr, rate: Ends | None, count: ir.Expr) -
 def start(kernel: ir.Kernel) -> Walk:
     """A walk before the first statement: dimensions, requirements and the grid are known."""
     stores = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.Store)]
-    walk = Walk(kernel, frozenset(kernel.memory(s.tensor) for s in stores))
+    walk = Walk(kernel, written=frozenset(kernel.memory(s.tensor) for s in stores))
     walk.book.kernel = kernel
     walk.assumed += hypotheses(kernel)
     for g in kernel.grid:
