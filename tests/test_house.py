@@ -19,8 +19,6 @@ FRONT = ("nsalang", "nsalang.dims", "nsalang.language", "nsalang.__main__")
 MOST = 400
 TOO_LONG = {
     "nsalang/code/device.py",
-    "passes/contraction_tiles.py",
-    "passes/guard.py",
     "tests/gpu_cases.py",
     "tests/gpu_kernels.py",
     "tests/test_cli.py",
