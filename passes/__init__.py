@@ -24,7 +24,7 @@ from nsalang.passes import (
     tiles,
     width,
 )
-from nsalang.passes.tilelang import around, fetch, lanes
+from nsalang.passes.tilelang import around, fetch, lanes, turns, warps
 
 PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("simplify", simplify.run),  # first: fewer and plainer nodes for everyone
@@ -45,5 +45,7 @@ PASSES: tuple[tuple[str, Callable[[ir.Kernel, Target], ir.Kernel]], ...] = (
     ("barriers", barriers.run),  # after flatten: every access stands in a statement of its own
     ("around", around.run),  # after barriers, which TileLang misses some of
     ("lanes", lanes.run),  # after flatten: it is about the statements that become loops over lanes
+    ("turns", turns.run),  # after width: it is about integers of 32 bits
+    ("warps", warps.run),  # after flatten: the operands of a product have names
     ("fetch", fetch.run),  # last: it takes statements apart that the passes before see as they stand
 )

@@ -10,7 +10,7 @@ from math import prod
 from nsalang import ir
 from nsalang.base.source import NsaError
 from nsalang.base.target import Target
-from nsalang.passes.contraction_tiles import budget
+from nsalang.passes.contractions import budget
 from nsalang.passes.hoist import Names, Room, same
 
 ALIGNED = 1024

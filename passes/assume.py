@@ -18,7 +18,7 @@ from nsalang.base.target import Target
 from nsalang.host.extents import known_at_launch
 from nsalang.ir.linear import Facts
 from nsalang.ir.printer import show
-from nsalang.passes.contraction_tiles import are_chained, rows_and_columns
+from nsalang.passes.contractions import are_chained, rows_and_columns
 from nsalang.passes.order import dots_of, innermost
 
 FEW_ROWS = 64

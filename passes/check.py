@@ -16,7 +16,7 @@ from typing import TypeAlias, assert_never
 from nsalang import ir
 from nsalang.base.dtypes import I64
 from nsalang.base.target import Target
-from nsalang.passes.hoist import Names
+from nsalang.passes.hoist import Names, blocks
 
 PROVED = ir.Proof("PROVED")
 Key: TypeAlias = tuple[Hashable, ...]
@@ -58,14 +58,7 @@ class _Checks:
         return tuple(out)
 
     def inner(self, node: ir.Stmt) -> ir.Stmt:
-        match node:
-            case ir.For():
-                return dataclasses.replace(node, body=self.block(node.body))
-            case ir.If():
-                body = self.block(node.body)
-                return dataclasses.replace(node, body=body, orelse=self.block(node.orelse))
-            case _:
-                return node
+        return blocks(node, self.block)
 
     def statement(self, node: ir.Stmt) -> ir.Stmt:
         """A statement with its own expressions checked."""

@@ -1,4 +1,4 @@
-"""Operations on constants, exactly as numerics.py computes them on tensors. None: the result is no constant (NaN, or undefined)."""
+"""Operations on constants, by their rows in ir/operations.py and ir/operators.py. None: the result is no constant (NaN, or undefined)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from nsalang.base.constants import round_to
 from nsalang.base.dtypes import BOOL, E2M1, E8M0, F32, DType
 from nsalang.ir import COMPARISONS, BinaryOp, UnaryOp, integers
 from nsalang.ir.operations import UNARY
+from nsalang.ir.operators import BINARY
 
 Number = int | float | bool
 
@@ -44,30 +45,16 @@ def binary(op: BinaryOp, a: Number, b: Number, operand: DType) -> Number | None:
     if op in COMPARISONS:
         return integers.compare(op, a, b)
     if operand is BOOL:
-        return {"and": a and b, "or": a or b, "xor": a != b}.get(op)
+        exact = integers.binary(op, int(a), int(b), 1)
+        return None if exact is None else bool(exact)
     if operand.is_integer:
         exact = integers.binary(op, int(a), int(b), operand.bits)
         return None if exact is None else integer(exact, operand)
-    return _float_binary(op, float(a), float(b), operand)
-
-
-def _float_binary(op: BinaryOp, a: float, b: float, dtype: DType) -> float | None:
-    finite = math.isfinite(a) and math.isfinite(b)
-    match op:
-        case "add" | "sub":
-            other = b if op == "add" else -b
-            return rounded(Fraction(a) + Fraction(other), a + other, dtype) if finite else _not_nan(a + other)
-        case "mul":
-            return rounded(Fraction(a) * Fraction(b), a * b, dtype) if finite else _not_nan(a * b)
-        case "div" if b == 0:
-            return None if a == 0 else math.copysign(math.inf, a) * math.copysign(1.0, b)
-        case "div":
-            return rounded(Fraction(a) / Fraction(b), a / b, dtype) if finite else _not_nan(a / b)
-        case "min" | "max":
-            low, high = sorted((a, b), key=lambda x: (x, math.copysign(1.0, x)))
-            return low if op == "min" else high
-        case _:
-            return None
+    function = BINARY[op].real
+    if function is None:
+        return None
+    value = function(float(a), float(b))
+    return rounded(Fraction(value), value, operand) if math.isfinite(value) else _not_nan(value)
 
 
 def _not_nan(x: float) -> float | None:

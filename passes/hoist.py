@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from nsalang import ir
 
@@ -85,3 +85,19 @@ def expressions(node: N, change: Callable[[ir.Expr], ir.Expr]) -> N:
 def same(a: tuple[ir.Node, ...], b: tuple[ir.Node, ...]) -> bool:
     """Whether nothing changed: the same objects."""
     return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+
+
+def blocks(node: ir.Stmt, change: Callable[[tuple[ir.Stmt, ...]], tuple[ir.Stmt, ...]]) -> ir.Stmt:
+    """A statement with ``change`` applied to each block of statements directly in it."""
+    match node:
+        case ir.For():
+            inner = change(node.body)
+            return node if same(inner, node.body) else dataclasses.replace(node, body=inner)
+        case ir.If():
+            inner, other = change(node.body), change(node.orelse)
+            unchanged = same(inner, node.body) and same(other, node.orelse)
+            return node if unchanged else dataclasses.replace(node, body=inner, orelse=other)
+        case ir.Assign() | ir.Store() | ir.SpanAxis() | ir.Barrier():
+            return node
+        case _:
+            assert_never(node)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BF16, F16, F32, DType
@@ -72,16 +73,20 @@ def unary(op: ir.UnaryOp, kinds: int) -> int:
 
 
 def binary(op: ir.BinaryOp, a: int, b: int) -> int:
-    if op == "sub":
-        return binary("add", a, opposite(b))
-    if op not in ("add", "mul", "div", "min", "max"):
-        return ALL
-    found = 0
-    for x in MEMBERS:
-        for y in MEMBERS:
-            if a & x and b & y:
-                found |= _pair(op, x, y)
-    return found
+    match op:
+        case "sub":
+            return binary("add", a, opposite(b))
+        case "add" | "mul" | "div" | "min" | "max":
+            found = 0
+            for x in MEMBERS:
+                for y in MEMBERS:
+                    if a & x and b & y:
+                        found |= _pair(op, x, y)
+            return found
+        case "floordiv" | "mod" | "tdiv" | "tmod" | "and" | "or" | "xor" | "shl" | "shr" | "lt" | "le" | "gt" | "ge" | "eq" | "ne":
+            return ALL  # of no floats
+        case _:
+            assert_never(op)
 
 
 def _pair(op: str, x: int, y: int) -> int:

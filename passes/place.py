@@ -26,8 +26,8 @@ from nsalang.base.target import Target
 from nsalang.ir.intervals import conjuncts
 from nsalang.passes import ahead
 from nsalang.passes.ahead import is_written, shared
-from nsalang.passes.contraction_tiles import LEAST, is_loaded
-from nsalang.passes.hoist import Names, Room, expressions, same
+from nsalang.passes.contractions import LEAST, is_loaded
+from nsalang.passes.hoist import Names, Room, blocks, expressions, same
 from nsalang.passes.order import dots_of
 from nsalang.passes.pins import Pins, pins_of
 from nsalang.passes.simplify import value_of
@@ -102,16 +102,7 @@ class _Crossing:
             room = Room(self.names)
             node = expressions(node, lambda e: self.value(e, room))  # noqa: B023 - called at once
             made += room.made
-            match node:
-                case ir.For():
-                    inner = self.block(node.body)
-                    node = node if same(inner, node.body) else dataclasses.replace(node, body=inner)
-                case ir.If():
-                    inner, other = self.block(node.body), self.block(node.orelse)
-                    if not (same(inner, node.body) and same(other, node.orelse)):
-                        node = dataclasses.replace(node, body=inner, orelse=other)
-                case _:
-                    pass
+            node = blocks(node, self.block)
             made.append(node)
         return tuple(made)
 
@@ -205,16 +196,7 @@ class _Operands:
                 return n if a is n.a and b is n.b else dataclasses.replace(n, a=a, b=b)
 
             node = expressions(node, lambda e: ir.rewrite(e, rule))
-            match node:
-                case ir.For():
-                    inner = self.block(node.body, dict(known))
-                    node = node if same(inner, node.body) else dataclasses.replace(node, body=inner)
-                case ir.If():
-                    inner, other = self.block(node.body, dict(known)), self.block(node.orelse, dict(known))
-                    if not (same(inner, node.body) and same(other, node.orelse)):
-                        node = dataclasses.replace(node, body=inner, orelse=other)
-                case _:
-                    pass
+            node = blocks(node, lambda body: self.block(body, dict(known)))
             made.append(node)
         return tuple(made)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.constants import round_to
@@ -85,8 +86,12 @@ class Reals:
                 found = row.kinds(kinds.within(x.lo, x.hi, x.nan, x.minus_zero))
                 # What a backend gives before -0 is mended.
                 return Real(*row.between(x.lo, x.hi), bool(found & kinds.NAN), x.minus_zero or bool(found & kinds.NZERO))
+            case ir.Fma() | ir.Dot() | ir.Scan() | ir.Load() | ir.Scalar() | ir.Bitcast():
+                return ANY  # of which nothing is known
+            case ir.Binary() | ir.Dim() | ir.Index() | ir.Search() | ir.Border():
+                return ANY  # no floats
             case _:
-                return ANY
+                assert_never(node)
 
     def _cast(self, node: ir.Cast) -> Real:
         def near(x: float, dtype: DType) -> float:
@@ -124,8 +129,12 @@ class Reals:
                     lost = math.isinf(a.hi) and math.isinf(b.hi)
                     return self._ends(node, a.nan or b.nan or lost, False, (a.lo, b.hi), (a.hi, b.lo))
                 return ANY
-            case _:
+            case "sub":
                 return ANY
+            case "floordiv" | "mod" | "tdiv" | "tmod" | "and" | "or" | "xor" | "shl" | "shr" | "lt" | "le" | "gt" | "ge" | "eq" | "ne":
+                return ANY  # no floats
+            case _:
+                assert_never(node.op)
 
     def _ends(self, node: ir.Binary, nan: bool, minus_zero: bool, low: tuple[float, float], high: tuple[float, float]) -> Real:
         """The range of a monotonic operation, from the operands that give its ends (undefined: unbounded)."""

@@ -18,7 +18,7 @@ from nsalang import ir
 from nsalang.base.target import Target
 from nsalang.ir.intervals import conjuncts
 from nsalang.ir.linear import Facts
-from nsalang.passes.hoist import Names, Room, expressions, same
+from nsalang.passes.hoist import Names, Room, blocks, expressions, same
 from nsalang.passes.simplify import expression
 
 LOADS = 4
@@ -82,16 +82,7 @@ class _Axis:
                 node = dataclasses.replace(node, value=value)
             else:
                 node = expressions(node, lambda e: self.spread(e, room))  # noqa: B023 - called before the next turn
-            match node:
-                case ir.For():
-                    inner = self.block(node.body)
-                    node = node if same(inner, node.body) else dataclasses.replace(node, body=inner)
-                case ir.If():
-                    inner, other = self.block(node.body), self.block(node.orelse)
-                    if not (same(inner, node.body) and same(other, node.orelse)):
-                        node = dataclasses.replace(node, body=inner, orelse=other)
-                case _:
-                    pass
+            node = blocks(node, self.block)
             made += [*room.made, node]
         return body if same(tuple(made), body) else tuple(made)
 

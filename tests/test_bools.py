@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nsalang
-from nsalang.toolchain import tilelang_compile
+from nsalang.toolchain import tilelang_lower
 from nsalang.toolchain.backends import BACKENDS
 
 CASES = Path(__file__).parent / "cases"
@@ -57,13 +57,13 @@ def compiled(name: str, **facts: Any) -> nsalang.Compiled:
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("name", [*INPUTS, "store_past"])
 def test_vectors_of_bools_are_short_enough(name: str, exact: bool) -> None:
-    assert re.search(r"for \(int \w+_part\w* = 0;", tilelang_compile.lower(compiled(name, exact=exact).program).text)
+    assert re.search(r"for \(int \w+_part\w* = 0;", tilelang_lower.lower(compiled(name, exact=exact).program).text)
 
 
 def test_vectors_of_other_values_stay_long() -> None:
     """Also where a mask guards them, which is a bool that all lanes share."""
     kernel = nsalang.load(CASES.parent.parent / "examples" / "act_quant.nsa").act_quant
-    text = tilelang_compile.lower(kernel.compile(target="cuda:sm_90", backend="tilelang", exact=False).program).text
+    text = tilelang_lower.lower(kernel.compile(target="cuda:sm_90", backend="tilelang", exact=False).program).text
     assert re.search(r"if \(.*< M\)+ \{\n *condval = \*\(uint4\*\)\(x", text) and "_part" not in text
 
 

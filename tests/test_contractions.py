@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from contraction_kernels import ATTENTION, CASES, INDEXER, MATMUL, SPARSE_MLA, Case
-from test_passes import data, last, stages, typed
+from staged import data, last, stages, typed
 
 from nsalang import ir
 from nsalang.base.dtypes import F16, F32, I8, DType
@@ -20,7 +20,7 @@ from nsalang.host.extents import evaluate
 from nsalang.interp.run import interpret
 from nsalang.ir.verify import contractions_have_two_sides, verify
 from nsalang.launch.sizes import is_exact, sizes
-from nsalang.passes import contract, contraction_tiles
+from nsalang.passes import contract, contractions
 
 BACKENDS = ("triton", "tilelang")
 
@@ -230,7 +230,7 @@ def test_blocks_fit_every_target(target: str, backend: str) -> None:
             for a in s.value.axes:
                 size *= lengths[a]
             need += size
-        assert need <= contraction_tiles.budget(parse_target(target)) and bool(blocks) == (backend == "tilelang")
+        assert need <= contractions.budget(parse_target(target)) and bool(blocks) == (backend == "tilelang")
 
 
 def test_few_heads_and_short_spans_are_padded_to_what_a_tensor_core_takes() -> None:

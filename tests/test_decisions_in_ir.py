@@ -12,7 +12,7 @@ import nsalang
 from nsalang import ir
 from nsalang.base.dtypes import BF16
 from nsalang.ir.printer import print_kernel
-from nsalang.ir.verify import verify, what_is_ahead_is_early
+from nsalang.ir.verify import products_have_warps, verify, what_is_ahead_is_early
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -64,3 +64,23 @@ def test_lanes_that_part_are_alone_in_a_vector() -> None:
     wrong = ir.rewrite(kernel, lambda n: dataclasses.replace(n, alone=("q",)) if isinstance(n, ir.Store) else n)
     with pytest.raises(AssertionError, match="lanes of .*q.* are alone, and there are none"):
         verify(wrong, "lanes")
+
+
+def test_products_say_how_warps_share_them(matmul: ir.Kernel) -> None:
+    assert "warps=rows" in print_kernel(matmul) or "warps=columns" in print_kernel(matmul)
+    assert matmul.schedule.backend == "tilelang"
+    with pytest.raises(AssertionError, match="warps of a product before its operands have names"):
+        verify(matmul, "turns")
+    bare = ir.rewrite(matmul, lambda n: dataclasses.replace(n, warps=None) if isinstance(n, ir.Dot) else n)
+    with pytest.raises(AssertionError, match="warps None of"):
+        products_have_warps(bare)
+
+
+def test_a_loop_that_may_end_far_below_its_beginning_is_long() -> None:
+    text = "def k(at: i32[S], y: Out[i32[S]], T: i32):\n    for s in grid(S):\n        n = 0\n        for t in tile(at[s], {end}):\n            n = n + 1\n        y[s] = n\n"
+    for end, long in (("at[s]", True), ("minimum(at[s], T)", True)):
+        kernel = nsalang.load_text(text.format(end=end)).k.compile(target="cuda:sm_90", backend="tilelang").kernel
+        loops = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.For)]
+        assert [n.long for n in loops] == [long] and ("long" in print_kernel(kernel)) == long
+    short = nsalang.load_text(text.replace("at[s], {end}", "T")).k.compile(target="cuda:sm_90", backend="tilelang").kernel
+    assert not any(n.long for s in short.body for n in ir.walk(s) if isinstance(n, ir.For))

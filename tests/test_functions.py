@@ -58,3 +58,13 @@ def test_functions_refuse_what_they_do_not_take(op: str, dtype: str) -> None:
         nsalang.load_text(text).f.compile(target="cpu", backend="triton")
     said = str(caught.value)
     assert "NSA0302" in said and ":3:" in said, said
+
+
+PAIRS = "def two(x):\n    return RETURNED\n\n\ndef f(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        TARGETS = two(x[n])\n        y[n] = a + b\n"
+
+
+@pytest.mark.parametrize("returned", ["x, x + 1", "(x, x + 1)", "((x, x + 1))"])
+@pytest.mark.parametrize("targets", ["a, b", "(a, b)"])
+def test_parentheses_around_several_values_say_nothing(returned: str, targets: str) -> None:
+    text = PAIRS.replace("RETURNED", returned).replace("TARGETS", targets)
+    assert nsalang.load_text(text).f.interpret(torch.tensor([1.0, 2.0])).tolist() == [3.0, 5.0]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_passes import check as check_passes
-from test_passes import typed
+from staged import check as check_passes
+from staged import typed
 
 import nsalang
 from nsalang import ir

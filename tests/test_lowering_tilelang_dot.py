@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_lowering_tilelang import lower, run
+from lowered import TILELANG
 from test_lowering_triton_dot import FORMS, product
 
 from nsalang import ir
@@ -42,7 +42,7 @@ def check(k: ir.Kernel, a: str, b: str, lengths: dict[str, int], dtype: DType, o
     z = torch.full([lengths[i] for i in free], 99, dtype=getattr(torch, out.torch))
     narrow = getattr(torch, dtype.torch)
     tensors = {"a": x.float().to(narrow), "b": y.float().to(narrow), "c": start.to(z.dtype), "z": z}
-    run(k, {t.name: tensors[t.name] for t in k.tensors}, {})
+    TILELANG.run(k, {t.name: tensors[t.name] for t in k.tensors}, {})
     wanted = torch.einsum(f"{a},{b}->{''.join(free)}", x, y) + (2 * start if len(k.tensors) > 3 else 0)
     assert torch.equal(z.double(), wanted.double())
 
@@ -71,7 +71,7 @@ def test_element_types(name: str, acc: bool) -> None:
 def test_becomes_device_code(target: str) -> None:
     a, b, lengths, left = form("a side of two axes")
     k = shared(product(a, b, lengths, left, acc=True))
-    text = str(emit(lower(k, target, formatted=False).program, target.split(":")[0]))
+    text = str(emit(TILELANG.lower(k, target, formatted=False).program, target.split(":")[0]))
     assert ("mfma" if target.startswith("hip") else "mma") in text
 
 
@@ -81,7 +81,7 @@ def test_becomes_device_code(target: str) -> None:
 def test_the_tensor_cores_do_it(name: str) -> None:
     dtype, out, how = TYPES[name]
     k = shared(product("mk", "nk", {"m": 64, "n": 64, "k": 128}, "m", dtype, out, True, **how))
-    text = compile_program(lower(k, "cuda:sm_90", formatted=False).program)["kernel.cu"].decode()
+    text = compile_program(TILELANG.lower(k, "cuda:sm_90", formatted=False).program)["kernel.cu"].decode()
     # TileLang multiplies f32 by the older instruction.
     assert text.count("tl::wgmma_ss<") == {"promoted": 4, "tf32": 0}.get(name, 1)
     assert ("mma_sync<tl::DataType::kTensorFloat32" in text) == (name == "tf32")
@@ -93,5 +93,5 @@ def test_the_tensor_cores_do_it(name: str) -> None:
 def test_every_form_compiles(target: str) -> None:
     for name in NO_BATCH:
         a, b, lengths, left = form(name)
-        made = compile_program(lower(shared(product(a, b, lengths, left, acc=True)), target, formatted=False).program)
+        made = compile_program(TILELANG.lower(shared(product(a, b, lengths, left, acc=True)), target, formatted=False).program)
         assert b"mma" in made["kernel.cu"], name

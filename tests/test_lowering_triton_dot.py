@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from lowered import TRITON
 from machine_kernels import c, idx, kernel, let, load, op, tensor, var
-from test_lowering_triton import lower, run
 
 from nsalang import ir
 from nsalang.base.dtypes import ALL, BF16, E4M3, F16, F32, I8, I32, I64, DType
@@ -53,7 +53,7 @@ def check(k: ir.Kernel, a: str, b: str, lengths: Mapping[str, int], dtype: DType
     z = torch.full([lengths[i] for i in free], 99, dtype=getattr(torch, out.torch))
     narrow = getattr(torch, dtype.torch)
     tensors = {"a": x.float().to(narrow), "b": y.float().to(narrow), "c": start.to(z.dtype), "z": z}
-    run(k, {t.name: tensors[t.name] for t in k.tensors}, {})
+    TRITON.run(k, {t.name: tensors[t.name] for t in k.tensors}, {})
     wanted = torch.einsum(f"{a},{b}->{''.join(free)}", x, y) + (2 * start if len(k.tensors) > 3 else 0)
     assert torch.equal(z.double(), wanted.double())
 
@@ -89,7 +89,7 @@ def test_operands_as_they_lie(form: str, acc: bool) -> None:
     a, b = ("".join(sorted(axes, key=list(lengths).index)) for axes in (a, b))
     k = product(a, b, lengths, left, acc=acc)
     if text is not None and not acc:
-        assert f"total = {text}" in re.sub(r"\s*\n\s*", "", lower(k).program.source)
+        assert f"total = {text}" in re.sub(r"\s*\n\s*", "", TRITON.lower(k).program.source)
     check(k, a, b, lengths, BF16, F32)
 
 
@@ -102,13 +102,13 @@ def test_element_types(name: str, acc: bool) -> None:
     lengths = {"m": 16, "n": 32, "k": 64}
     k = product("mk", "nk", lengths, "m", dtype, out, acc, **how)
     check(k, "mk", "nk", lengths, dtype, out)
-    source = lower(k).program.source
+    source = TRITON.lower(k).program.source
     assert ('input_precision="tf32"' in source) == (name == "tf32") and ('input_precision="ieee"' in source) == (name == "f32")
     assert ("max_num_imprecise_acc=64" in source) == (name == "promoted")
 
 
 def compiled(k: ir.Kernel, target: str) -> Mapping[str, bytes]:
-    return compile_program(lower(k, target).program)
+    return compile_program(TRITON.lower(k, target).program)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from test_passes import ACT_QUANT, SOFTMAX, check, last, stages, typed
+from staged import ACT_QUANT, SOFTMAX, check, last, stages, typed
 
 from nsalang import ir
 from nsalang.base.dtypes import F16, F32, I32, I64, DType

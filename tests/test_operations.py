@@ -13,8 +13,9 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, F32, I64, U8, U32, DType
 from nsalang.base.names import NAMES
 from nsalang.interp import numerics
-from nsalang.ir import kinds
+from nsalang.ir import kinds, printer
 from nsalang.ir.operations import FUNCTIONS, REDUCTIONS, UNARY, Operator, ReduceOp
+from nsalang.ir.operators import BINARY, BinaryOp
 from nsalang.lowering.tilelang import blocks as tilelang_blocks
 from nsalang.lowering.tilelang import expressions as tilelang
 from nsalang.lowering.triton import blocks as triton_blocks
@@ -211,3 +212,70 @@ def test_reductions_of_floats_lie_where_the_row_says(op: ir.ReduceOp) -> None:
                 assert low <= value <= high, (op, lanes, value)
             more = float(numerics.reduce(op, torch.tensor([*lanes, row.neutral(F32)]), F32, F32, (0,))[0])
             assert more == value or (math.isnan(more) and math.isnan(value)), (op, lanes, value, more)
+
+
+# ------------------------------------------------------------------------------------------------------------------- operators
+
+SMALL = (-9, -8, -3, -1, 0, 1, 2, 5, 8, 63)
+PAIRS = [*itertools.product((-INF, -3.0, -0.5, -0.0, 0.0, 0.25, 3.0, 1e30, INF), repeat=2)]
+
+
+def test_every_binary_operator_has_a_row_and_a_sign() -> None:
+    found = {op for part in get_args(BinaryOp) for op in (get_args(part) or (part,))}
+    assert set(BINARY) == found
+    assert set(ir.COMPARISONS) == {op for op, row in BINARY.items() if row.compares is not None}
+    machine = {op for op, row in BINARY.items() if row.machine}
+    assert machine <= {*triton.INFIX, *triton.CALLS} & {*tilelang.INFIX, *tilelang.CALLS}
+    assert set(BINARY) == {*printer._INFIX, *printer._CALLS}
+
+
+@pytest.mark.parametrize("op", BINARY)
+def test_a_row_says_what_the_dtypes_of_an_operator_need(op: ir.BinaryOp) -> None:
+    row = BINARY[op]
+    numbers, floats = any(not d.is_float for d in row.takes), any(d.is_float for d in row.takes)
+    if row.compares is not None:
+        assert row.integer is row.ends is row.real is None
+        return
+    assert (row.integer is not None) == (row.ends is not None) == numbers
+    assert (row.real is not None) == floats
+
+
+@pytest.mark.parametrize("op", [op for op, row in BINARY.items() if row.integer is not None])
+def test_operators_on_integers_agree(op: ir.BinaryOp) -> None:
+    row = BINARY[op]
+    assert row.integer is not None and row.ends is not None
+    for a, b in itertools.product((*SMALL, 2**40, -(2**63), 2**63 - 1), SMALL):
+        exact = row.integer(a, b, 64)
+        data, lost = numerics.binary(op, torch.tensor([a]), torch.tensor([b]), I64)
+        fits = exact is not None and -(2**63) <= exact < 2**63
+        assert (lost is None or not bool(lost.any())) == fits, (op, a, b, exact)
+        assert not fits or data.tolist() == [exact], (op, a, b)
+        assert fold.binary(op, a, b, I64) == (exact if fits else None), (op, a, b)
+    for low, high in itertools.combinations_with_replacement(SMALL, 2):
+        for least, most in itertools.combinations_with_replacement(SMALL, 2):
+            ends = row.ends((low, high), (least, most))
+            for a, b in itertools.product((x for x in SMALL if low <= x <= high), (x for x in SMALL if least <= x <= most)):
+                exact = row.integer(a, b, 64)
+                assert ends is None or exact is None or ends[0] <= exact <= ends[1], (op, low, high, least, most, a, b)
+    if BOOL in row.takes:
+        for a, b in itertools.product((False, True), repeat=2):
+            made = bool(numerics.binary(op, torch.tensor(a), torch.tensor(b), BOOL)[0])
+            assert made == bool(row.integer(a, b, 1)) == fold.binary(op, a, b, BOOL)
+
+
+@pytest.mark.parametrize("op", [op for op, row in BINARY.items() if row.real is not None or row.compares is not None])
+def test_operators_on_floats_agree(op: ir.BinaryOp) -> None:
+    row = BINARY[op]
+    for a, b in PAIRS:
+        a, b = single(a), single(b)
+        data = numerics.binary(op, torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32), F32)[0]
+        folded = fold.binary(op, a, b, F32)
+        if row.compares is not None:
+            assert bool(data) == row.compares(a, b) == folded
+            continue
+        assert row.real is not None
+        value = row.real(a, b)
+        assert math.isnan(value) == math.isnan(float(data)) == (folded is None), (op, a, b)
+        if not math.isnan(value):
+            assert float(data) == single(value) == folded, (op, a, b)
+            assert math.copysign(1.0, float(data)) == math.copysign(1.0, value) == math.copysign(1.0, folded), (op, a, b)  # type: ignore[arg-type]

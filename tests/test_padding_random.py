@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
-from test_passes import check, trusted, typed
+from staged import check, trusted, typed
 from test_passes_random import COMMON, grow
 
 from nsalang import ir

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_passes import check, special, typed
+from staged import check, special, typed
 
 from nsalang.base.source import NsaError
 from nsalang.interp.fault import Fault

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from contraction_kernels import ATTENTION, CASES, INDEXER, MATMUL, SPARSE_MLA
+from staged import check, last, typed
 from test_contractions import WIDE_MLA, assigns, run_all
-from test_passes import check, last, typed
 
 import nsalang
 from nsalang import ir
@@ -21,7 +21,7 @@ from nsalang.build.pipeline import lower
 from nsalang.ir.verify import verify
 from nsalang.launch.options import pins_of
 from nsalang.lowering.program import Program
-from nsalang.toolchain import Files, tilelang_compile
+from nsalang.toolchain import Files, tilelang_lower
 from nsalang.toolchain.backends import TileLang
 from nsalang.toolchain.tilelang_compile import compile_program
 
@@ -250,7 +250,7 @@ def online(q: f16[M, H, D], x: f16[N, D], ra: Out[f32[M]], H: const = 16, D: con
     (diagnostic,) = error.value.diagnostics
     (pin,) = [h for h in diagnostic.helps if "schedule=" in h]
     assert "with 'new' in shared memory it does not" in pin
-    tilelang_compile.lower(online.compile(target="cuda:sm_90", backend="tilelang", schedule={"new": "shared"}).program)
+    tilelang_lower.lower(online.compile(target="cuda:sm_90", backend="tilelang", schedule={"new": "shared"}).program)
 
 
 def test_only_a_left_operand_may_be_in_registers() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_passes import check, last, stages, typed
+from staged import check, last, stages, typed
 
 import nsalang
 from nsalang import ir

@@ -12,7 +12,8 @@ import torch
 from tilelang_programs import NAMES, apply, elementwise, program
 
 from nsalang.base.source import NsaError
-from nsalang.toolchain.tilelang_compile import compile_error, compile_program, doctor, emit, load_program
+from nsalang.toolchain.tilelang_compile import compile_program, doctor, emit, load_program
+from nsalang.toolchain.tilelang_lower import compile_error
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 LARGEST = {"e4m3": 448.0, "e5m2": 57344.0}

@@ -127,7 +127,7 @@ BREACHES: dict[str, Callable[[], ir.Stmt | tuple[ir.Stmt, ...]]] = {
     "'neg' of bool": lambda: assign(unary("neg", condition())),
     "'add' of e4m3": lambda: assign(ir.binary("add", cast(E4M3, x), cast(E4M3, x))),
     "'floordiv' of f32": lambda: assign(ir.binary("floordiv", x, x)),
-    "division of i64": lambda: assign(ir.binary("div", n, n)),
+    "'div' of i64": lambda: assign(ir.binary("div", n, n)),
     "'and' of f32": lambda: assign(ir.binary("and", x, x)),
     "no proper axes": lambda: assign(reduce("max", x)),
     "an axis that is not there is reduced": lambda: assign(ir.Reduce(F32, ("m",), "max", m, ("n",))),

@@ -16,17 +16,21 @@ from nsalang.lowering.tilelang.dtypes import cast, typed
 from nsalang.lowering.tilelang.elements import element, variable
 from nsalang.lowering.tilelang.expressions import expr, operand
 from nsalang.lowering.tilelang.state import Printer
+from nsalang.passes.tilelang.products import Product
+
+POLICY = {"rows": "FullRow", "columns": "FullCol"}
 
 REDUCTIONS: dict[ir.ReduceOp, str] = {"sum": "T.reduce_sum", "max": "T.reduce_max", "min": "T.reduce_min"}
-COMBINED: dict[ir.ReduceOp, str] = {}
+COMBINED: dict[ir.ReduceOp, str] = {"prod": "*"}
 """What TileLang has no function for: the sign that makes one of two lanes."""
 
 
 def dot(p: Printer, s: ir.Assign, x: ir.Dot) -> None:
-    product = dots.Product.of(x)
+    product = Product.of(x)
     buffer(p, s)
     length = p.kernel.schedule.length(x.over)
-    policy = f"T.GemmWarpPolicy.{dots.policy(p.kernel, product, p.target)}"
+    assert x.warps is not None, "a product whose warps are not settled"
+    policy = f"T.GemmWarpPolicy.{POLICY[x.warps]}"
 
     def gemm(into: str, clear: bool, first: int = 0, count: int = length) -> None:
         (left, a), (right, b) = (

@@ -9,10 +9,10 @@ from nsalang import ir
 from nsalang.base.dtypes import DType
 from nsalang.ir.machine import machine_axes, machine_shape
 from nsalang.lowering.text import Text
-from nsalang.lowering.tilelang import matrices as dots
 from nsalang.lowering.tilelang.elements import element, variable
 from nsalang.lowering.tilelang.expressions import operand
 from nsalang.lowering.tilelang.state import Printer
+from nsalang.passes.tilelang.products import shape as shape_of
 
 
 def named(p: Printer) -> dict[str, str]:
@@ -45,7 +45,7 @@ def buffer(p: Printer, s: ir.Assign, versions: int = 1) -> str:
     if s.place == "shared":
         if s.name in p.matrices:
             p.lying[s.name] = p.matrices[s.name]
-            shape = dots.shape(p.kernel, p.matrices[s.name])
+            shape = shape_of(p.kernel, p.matrices[s.name])
         # All of the dynamic part is one buffer to TileLang, which would put a barrier between an address in it and the copy of a block into it.
         part = ', scope="shared"' if s.name in p.addresses else ""
         p.buffers[s.name] = place(p, name, (versions, *shape) if versions > 1 else shape, value.dtype, "shared", part)
@@ -53,7 +53,7 @@ def buffer(p: Printer, s: ir.Assign, versions: int = 1) -> str:
         first = p.continued[s.name]
         p.buffers[s.name], p.results[s.name] = p.buffers[first], p.results[first]
     elif s.name in p.matrices:
-        matrix = dots.shape(p.kernel, p.matrices[s.name])
+        matrix = shape_of(p.kernel, p.matrices[s.name])
         p.results[s.name] = place(p, name if matrix == shape else f"{name}_matrix", matrix, value.dtype)
         p.buffers[s.name] = p.results[s.name] if matrix == shape else p.names.pick(name)
         if matrix != shape:

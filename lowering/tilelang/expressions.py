@@ -11,7 +11,7 @@ from nsalang.base.dtypes import BOOL, F32, I32, I64
 from nsalang.lowering import text as both
 from nsalang.lowering.arguments import is_passed_as
 from nsalang.lowering.text import SUM, Text, call, infix, number, prefix, subscript
-from nsalang.lowering.tilelang.dtypes import cast, typed
+from nsalang.lowering.tilelang.dtypes import cast, complement, is_far, typed
 from nsalang.lowering.tilelang.elements import base, index, variable
 from nsalang.lowering.tilelang.groups import group
 from nsalang.lowering.tilelang.simplifier import is_negated, joined, simplified_wrongly, wrapped
@@ -55,7 +55,11 @@ def mask(p: Printer, x: ir.Expr) -> Text:
 def expr(p: Printer, x: ir.Expr) -> Text:
     match x:
         case ir.Const():
-            return number(x.value) if x.dtype in (I32, I64) or (x.dtype is F32 and math.isfinite(x.value)) else typed(x)
+            if x.dtype is I32 and x.value == I32.min:
+                # Beside another operand it would be negated, and there is no such number.
+                return complement(x)
+            plain = (x.dtype in (I32, I64) and not is_far(x)) or (x.dtype is F32 and math.isfinite(x.value))
+            return number(x.value) if plain else typed(x)
         case ir.Dim():
             return Text(p.arguments.use("dim", x.name))
         case ir.Scalar():
@@ -142,7 +146,7 @@ def binary(p: Printer, x: ir.Binary) -> Text:
         case "lt" | "le" | "gt" | "ge" if x.a.dtype.is_float and is_negated(p, x):
             # TileLang's simplifier knows the other side of a test as the test's negation, which for NaN it is not. It sees through no cast.
             test = infix(INFIX[x.op], expr(p, x.a), expr(p, x.b))
-            return infix("!=", cast(test, I32), number(0))
+            return infix(">", cast(test, I32), number(0))
         case "eq" | "ne" if x.a.dtype.is_float and not x.axes and not isinstance(x.a, ir.Const) and not isinstance(x.b, ir.Const):
             # Of two names for one value it takes this for settled.
             test, nan = infix(INFIX[x.op], expr(p, x.a), expr(p, x.b)), call("T.isnan", expr(p, x.a))

@@ -16,7 +16,7 @@ def blocks(p: Printer, s: ir.For, lo: Text, hi: Text, length: int) -> Text:
     """How many turns a loop over blocks makes."""
     if isinstance(s.lo, ir.Const) and isinstance(s.hi, ir.Const):
         return number(max(0, -(-(int(s.hi.value) - int(s.lo.value)) // length)))
-    if id(s) in p.long:
+    if s.long:
         extent = infix("-", *(call("T.cast", x, '"int64"') for x in (call("T.max", hi, lo), lo)))
         return call("T.cast", call("T.ceildiv", extent, str(length)) if length > 1 else extent, '"int32"')
     extent = hi if isinstance(s.lo, ir.Const) and s.lo.value == 0 else infix("-", hi, lo)

@@ -1,40 +1,12 @@
-"""Where the variables of matrix products lie in TileLang, and the text of a product."""
+"""Where the variables of matrix products lie in TileLang."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from nsalang import ir
-from nsalang.base.target import Target
 from nsalang.ir.machine import machine_axes
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A Dot as the product of two matrices: axes of the rows and of the columns, and which operand has them."""
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    left: ir.Var
-    right: ir.Var
-
-    @staticmethod
-    def of(x: ir.Dot) -> Product:
-        assert x.left is not None, "order left a Dot without rows"
-        assert isinstance(x.a, ir.Var) and isinstance(x.b, ir.Var), "flatten left an operand without a name"
-        left, right = (x.a, x.b) if set(x.left) <= set(x.a.axes) else (x.b, x.a)
-        columns = tuple(a for a in right.axes if a != x.over and a not in left.axes)
-        return Product(x.left, columns, left, right)
-
-
-def products(kernel: ir.Kernel) -> Iterator[tuple[ir.Assign, ir.Dot]]:
-    """Every Dot and the statement that names it."""
-    for statement in kernel.body:
-        for node in ir.walk(statement):
-            if isinstance(node, ir.Assign) and isinstance(node.value, ir.Dot):
-                yield node, node.value
+from nsalang.passes.tilelang.products import Product, products
 
 
 def matrices(kernel: ir.Kernel) -> dict[str, tuple[tuple[str, ...], ...]]:
@@ -54,23 +26,6 @@ def matrices(kernel: ir.Kernel) -> dict[str, tuple[tuple[str, ...], ...]]:
     return found
 
 
-def policy(kernel: ir.Kernel, product: Product, target: Target) -> str:
-    """How warps share a result. Where there are fewer rows than for all warps, they stand beside each other; but what is reduced over the columns of
-    one product and applied to another has no layout in TileLang unless both have the same warps at a row."""
-    beside = {_warps_beside(kernel, p, target.warp_tile) for _, x in products(kernel) if (p := Product.of(x)).rows == product.rows}
-    rows = math.prod(map(kernel.schedule.length, product.rows))
-    return "FullRow" if rows >= target.warp_tile[0] * kernel.schedule.warps or len(beside) > 1 else "FullCol"
-
-
-def _warps_beside(kernel: ir.Kernel, product: Product, least: tuple[int, int]) -> int:
-    """How many warps TileLang puts beside each other under FullCol: each has a multiple of the ``least`` rows and columns."""
-    (rows, columns), warps = shape(kernel, (product.rows, product.columns)), kernel.schedule.warps
-    return max(
-        (n for n in range(1, warps + 1) if warps % n == 0 and columns % (least[1] * n) == 0 and rows % (least[0] * warps // n) == 0),
-        default=warps,
-    )
-
-
 def rows(kernel: ir.Kernel) -> frozenset[str]:
     """Axes that are rows of a product, which lie in threads in a way that TileLang cannot reduce over."""
     return frozenset(a for _, x in products(kernel) for a in Product.of(x).rows)
@@ -86,10 +41,6 @@ def transposed(kernel: ir.Kernel, over: str, free: Sequence[str]) -> bool:
 
 def _long(kernel: ir.Kernel, axes: Sequence[str]) -> list[str]:
     return [a for a in axes if kernel.schedule.length(a) > 1]
-
-
-def shape(kernel: ir.Kernel, groups: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    return tuple(math.prod(kernel.schedule.length(a) for a in group) for group in groups)
 
 
 def continued(kernel: ir.Kernel) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from nsalang import ir
 from nsalang.base.target import Target
 from nsalang.ir.machine import address_names, assigned_twice, machine_axes, read_axes
-from nsalang.ir.turns import long_loops
 from nsalang.lowering import grid as grids
 from nsalang.lowering.arguments import arguments as all_arguments
 from nsalang.lowering.header import docstring, shared_memory
@@ -38,7 +37,6 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
         matrices=matrices(kernel),
         continued=continued(kernel),
         addresses=address_names(kernel),
-        long=long_loops(kernel),
     )
     p.out.depth = p.places.depth = 3
     if shared := shared_memory(kernel):

@@ -14,7 +14,7 @@ from nsalang.lowering.text import Emitter, Names, Text
 class Printer:
     """``places``: the buffers of a block, which stand before its code; ``twice``: variables that are assigned again; ``lanes``: loop variables by
     dimension; ``matrices``, ``continued``: see matrices;
-    ``addresses``: what accesses name in their addresses and masks; ``long``: see turns.long_loops.
+    ``addresses``: what accesses name in their addresses and masks.
 
     ``buffers``: variables that are buffers; ``scalars``: those that are not; ``bases``: where an index begins (None: at 0); ``lane``: the loop
     variable of each axis in the T.Parallel loop being printed; ``lying``: the axes of both dimensions of a variable that lies as a matrix;
@@ -33,7 +33,6 @@ class Printer:
     matrices: dict[str, tuple[tuple[str, ...], ...]]
     continued: dict[str, str]
     addresses: frozenset[str]
-    long: frozenset[int]
     buffers: dict[str, str] = field(default_factory=dict)
     scalars: dict[str, str] = field(default_factory=dict)
     bases: dict[str, Text | None] = field(default_factory=dict)

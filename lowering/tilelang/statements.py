@@ -102,7 +102,7 @@ def loop(p: Printer, s: ir.For) -> None:
     from_zero = isinstance(s.lo, ir.Const) and s.lo.value == 0
     length = p.kernel.schedule.length(s.index) if s.kind == "tile" else 1
     name = p.names.pick(ir.plain(s.index))
-    if s.kind == "range" and not s.ahead and (from_zero or id(s) not in p.long):
+    if s.kind == "range" and not s.ahead and (from_zero or not s.long):
         p.bases[s.index] = Text(name)
         bounds = [hi] if from_zero else [lo, hi]
         with p.out.block(f"for {name} in {call('T.serial', *bounds)}:", s.span):

@@ -14,7 +14,7 @@ from nsalang.lowering.triton.shapes import long, shape, sizes
 from nsalang.lowering.triton.state import Printer
 
 REDUCTIONS: dict[ir.ReduceOp, str] = {"sum": "tl.sum", "max": "tl.max", "min": "tl.min"}
-COMBINED: dict[ir.ReduceOp, str] = {}
+COMBINED: dict[ir.ReduceOp, str] = {"prod": "a * b"}
 """What Triton has no function for: how two lanes ``a`` and ``b`` become one."""
 
 

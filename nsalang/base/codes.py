@@ -73,7 +73,7 @@ CODES: dict[str, str] = {
     "NSA0337": "a wrong call of a kernel in a program, or something that a program cannot hold",
     "NSA0401": "a construct that is parsed and typed, and that this version cannot compile yet",
     "NSA0402": "a call option that this version does not have yet",
-    "NSA0403": "a backward pass through an operator that has none yet",
+    "NSA0403": "a derivative of a kernel or an operator, which has none yet",
     "NSA0408": "a pinned length, number of warps, number of stages or place that a schedule cannot have",
     "NSA0409": "a schedule pins an axis, a loop or a variable that the kernel does not have",
     "NSA0410": "a value with more elements than one program can hold",

@@ -12,7 +12,7 @@ Function: TypeAlias = Literal[
 ]  # fmt: skip
 """Functions of one value: what each means is its row in nsalang.ir.operations."""
 
-Reduction: TypeAlias = Literal["sum", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
+Reduction: TypeAlias = Literal["sum", "prod", "max", "min", "absmax", "any", "all", "argmax", "argmin"]
 """Reductions over axes: what each means is its row there, too."""
 
 # Word for word the other functions and forms that nsalang.types knows; a test compares.

@@ -38,7 +38,7 @@ class Codes:
 
     def function(self, program: Program) -> Any:
         if program not in self.functions:
-            from nsalang.toolchain.tilelang_compile import device_function
+            from nsalang.toolchain.tilelang_lower import device_function
 
             made = device_function(program)
             self.functions[program] = made if self.spoil is None else self.spoil(made)

@@ -12,6 +12,7 @@ from nsalang import ir
 from nsalang.base.dtypes import F32, DType
 from nsalang.ir import integers
 from nsalang.ir.operations import UNARY
+from nsalang.ir.operators import BINARY
 
 Number: TypeAlias = "int | float | bool"
 
@@ -77,32 +78,26 @@ def _unary(op: ir.UnaryOp, x: Number) -> Number:
     return bool(row.integer(x)) if isinstance(x, bool) else row.integer(x)
 
 
+def integer(x: Number) -> int:
+    """An integer; a size that torch keeps as a symbol stays one."""
+    return int(x) if isinstance(x, bool | float) else x
+
+
 def _binary(op: ir.BinaryOp, a: Number, b: Number, dtype: DType) -> Number:
     if op in ir.COMPARISONS:
         return integers.compare(op, a, b)
     if dtype.is_integer:
-        found = integers.binary(op, int(a), int(b), dtype.bits)
+        found = integers.binary(op, integer(a), integer(b), dtype.bits)
         if found is None:
             raise Undefined(f"shifts by {b}" if op in ("shl", "shr") else "divides by zero")
         return found
-    match op:
-        case "add":
-            return a + b
-        case "sub":
-            return a - b
-        case "mul":
-            return a * b
-        case "div":
-            if b:
-                return a / b
-            return math.nan if not a or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
-        case "xor":
-            return a != b
-        case "min" | "max":
-            if math.isnan(a) or math.isnan(b):
-                return b if math.isnan(a) else a
-            return min(a, b) if op == "min" else max(a, b)
-    raise AssertionError(op)
+    if dtype.kind == "bool":
+        exact = integers.binary(op, int(a), int(b), 1)
+        assert exact is not None, op
+        return bool(exact)
+    real = BINARY[op].real
+    assert real is not None, op
+    return real(float(a), float(b))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +149,7 @@ def solve(form: Affine, extent: int, known: Mapping[str, int]) -> tuple[str, int
         return None
     name, coefficient = unknown[0]
     rest = extent - form.constant - sum(c * known[n] for n, c in form.terms if n in known)
-    value, left = divmod(rest, coefficient)
+    value, left = rest // coefficient, rest % coefficient  # no divmod, which symbols of torch lack
     return name, value if left == 0 and value >= 0 else None
 
 

@@ -7,7 +7,6 @@ anything. Variables are joined over all their assignments, whatever the order of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from math import prod
@@ -16,8 +15,8 @@ from typing import assert_never
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
 from nsalang.ir.growth import grown
-from nsalang.ir.integers import divide
 from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.ir.operators import BINARY
 
 LEAST, MOST = -(2**63), 2**63 - 1
 NARROW_DIM = 2**31 - 1 - 2**17
@@ -70,11 +69,6 @@ def computed(lo: int, hi: int) -> Interval:
 def of_dtype(dtype: DType) -> Interval:
     """Every value that an integer dtype (or bool, as 0 and 1) has."""
     return Interval(int(dtype.min), int(dtype.max))
-
-
-def hull(values: Iterable[int]) -> Interval:
-    found = list(values)
-    return computed(min(found), max(found))
 
 
 class Bounds:
@@ -295,58 +289,10 @@ class Bounds:
             return of_dtype(BOOL)
         if node.dtype.is_float:
             return FULL
-        a, b = self.of(node.a), self.of(node.b)
-        match node.op:
-            case "add":
-                exact = computed(a.lo + b.lo, a.hi + b.hi)
-            case "sub":
-                exact = computed(a.lo - b.hi, a.hi - b.lo)
-            case "mul":
-                exact = hull(x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi))
-            case "min":
-                exact = cut(min(a.lo, b.lo), min(a.hi, b.hi))
-            case "max":
-                exact = cut(max(a.lo, b.lo), max(a.hi, b.hi))
-            case "floordiv" | "tdiv":
-                exact = self._quotient(node.op == "tdiv", a, b)
-            case "mod" | "tmod":
-                exact = self._remainder(node.op == "tmod", a, b)
-            case "and":
-                if a.lo < 0 and b.lo < 0:
-                    return of_dtype(node.dtype)
-                exact = cut(0, min(i.hi for i in (a, b) if i.lo >= 0))
-            case "or" | "xor":
-                if a.lo < 0 or b.lo < 0:
-                    return of_dtype(node.dtype)
-                exact = cut(0, (1 << max(a.hi, b.hi).bit_length()) - 1)
-            case "shl":
-                if b.lo < 0 or b.hi > 63:
-                    return of_dtype(node.dtype)
-                exact = hull(x << y for x in (a.lo, a.hi) for y in (b.lo, b.hi))
-            case "shr":
-                if b.lo < 0:
-                    return of_dtype(node.dtype)
-                exact = hull(x >> min(y, 63) for x in (a.lo, a.hi) for y in (b.lo, b.hi))
-            case "div" | "lt" | "le" | "gt" | "ge" | "eq" | "ne":
-                raise AssertionError(f"{node.op} gives no integer")
-            case _:
-                assert_never(node.op)
-        return self._modular(node.dtype, exact)
-
-    def _quotient(self, truncates: bool, a: Interval, b: Interval) -> Interval:
-        # The quotient is extreme at a corner, with divisors next to zero as further corners.
-        divisors = {y for y in (b.lo, b.hi, -1, 1) if y in b and y != 0}
-        if not divisors:
-            return Interval(0, 0)
-        return hull(divide(x, y) if truncates else x // y for x in (a.lo, a.hi) for y in divisors)
-
-    def _remainder(self, truncates: bool, a: Interval, b: Interval) -> Interval:
-        size = max(abs(b.lo), abs(b.hi), 1) - 1
-        if a.lo >= 0 and (truncates or b.lo >= 0):
-            return cut(0, min(size, a.hi))
-        if truncates:
-            return cut(-size, size if a.hi > 0 else 0)
-        return cut(0 if b.lo >= 0 else -size, 0 if b.hi <= 0 else size)
+        row, a, b = BINARY[node.op], self.of(node.a), self.of(node.b)
+        assert row.ends is not None, f"{node.op} gives no integer"
+        found = row.ends((a.lo, a.hi), (b.lo, b.hi))
+        return of_dtype(node.dtype) if found is None else self._modular(node.dtype, computed(*found))
 
 
 def _limit(extent: ir.Expr, top: int, dims: dict[str, Interval]) -> None:

@@ -16,6 +16,8 @@ from nsalang.base.dtypes import BOOL, I64, DType
 from nsalang.base.source import Span
 from nsalang.ir.operations import ReduceOp as ReduceOp
 from nsalang.ir.operations import UnaryOp as UnaryOp
+from nsalang.ir.operators import BinaryOp as BinaryOp
+from nsalang.ir.operators import Comparison
 
 
 def plain(name: str) -> str:
@@ -89,30 +91,7 @@ class Var(Value):
     name: str
 
 
-BinaryOp: TypeAlias = Literal[
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "floordiv",
-    "mod",
-    "tdiv",
-    "tmod",
-    "and",
-    "or",
-    "xor",
-    "shl",
-    "shr",
-    "min",
-    "max",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "eq",
-    "ne",
-]
-COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+COMPARISONS = get_args(Comparison)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +187,7 @@ class Dot(Value):
     ``a`` and ``b`` have one dtype; axes on one side are free, axes on both sides that are not contracted are batch axes. ``precision`` is about
     f32 operands; ``promote``: partial products are added up in f32 registers every so many terms (0: as the tensor core does).
     ``left``: the axes of the rows of the matrix product, those of the other side being its columns; set by ``order``.
+    ``warps`` (set by the pass of that name): each has whole rows of the result, or they stand beside each other, over its columns.
     """
 
     a: Expr
@@ -217,6 +197,7 @@ class Dot(Value):
     precision: Literal["ieee", "tf32"] = "ieee"
     promote: int = 0
     left: tuple[str, ...] | None = None
+    warps: Literal["rows", "columns"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +315,8 @@ class For(Node):
     ``carried`` are the variables that live before the loop and are assigned in it. ``ahead`` (set by ``place``): variables of the body, each a
     load into shared memory or what its address is made of, that are read ``stages - 1`` steps ahead into one of ``stages`` buffers while the step
     computes. Triton finds them itself: there ``stages`` is what is pinned for this loop. 0: nothing of its own. ``early`` (set by ``fetch``): what
-    is done for a step before it, ``stages - 1`` steps ahead: axes, values that addresses are made of and a barrier behind them, the loads."""
+    is done for a step before it, ``stages - 1`` steps ahead: axes, values that addresses are made of and a barrier behind them, the loads. ``long``
+    (set by ``turns``): it may make more turns than 32 bits count."""
 
     index: str
     kind: Literal["range", "tile"]
@@ -345,6 +327,7 @@ class For(Node):
     stages: int = 0
     ahead: tuple[str, ...] = ()
     early: tuple[Stmt, ...] = ()
+    long: bool = False
 
 
 @dataclass(frozen=True, slots=True)

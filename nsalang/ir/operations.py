@@ -313,6 +313,19 @@ def _sum_of_kinds(kinds: int) -> int:
     return ALL if kinds & NEGATIVE else kinds & NAN | PZERO | POS | PINF
 
 
+def _product(ends: Ends, lanes: int) -> Ends:
+    """Of at most so many lanes, whose number the prover may know as a huge one: past 64 bits it does not matter how far."""
+    size = max(abs(ends[0]), abs(ends[1]), 1)
+    most = size if size == 1 else int(min(size, 2**64) ** min(lanes, 65))
+    return 0 if ends[0] >= 0 else -most, max(most, 1)
+
+
+def _multiplied(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    for dim in sorted(dims, reverse=True):
+        x = x.prod(dim)
+    return x
+
+
 _NUMBERS = (*INTEGERS, *FLOATS)
 _HALVES = {F16: F32, BF16: F32}
 _MAX = Reduction(
@@ -330,6 +343,9 @@ REDUCTIONS: dict[ReduceOp, Reduction] = {
         (*SIGNED, U32, F32), _added, sum, _number(0), lambda e, n: (min(0, e[0] * n), max(0, e[1] * n)), _sum_of_kinds,
         lambda lo, hi: (0.0 if lo >= 0 else -math.inf, 0.0 if hi <= 0 else math.inf), _number(0),
         lambda x, dims: x.sum(dims) + 0.0, {BOOL: I64, **_HALVES}, rounds=True,
+    ),
+    "prod": Reduction(
+        (*SIGNED, U32, F32), _added, math.prod, _number(1), _product, _all_kinds, _ANY, _number(1), _multiplied, _HALVES, rounds=True,
     ),
     "max": _MAX,
     "min": _MIN,

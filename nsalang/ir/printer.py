@@ -191,6 +191,7 @@ class _Printer:
                 notes = [f"carries {', '.join(node.carried)}"] if node.carried else []
                 notes += [f"stages {node.stages}"] if node.stages else []
                 notes += [f"ahead {', '.join(node.ahead)}"] if node.ahead else []
+                notes += ["long"] if node.long else []
                 carried = f"  # {'; '.join(notes)}" if notes else ""
                 yield f"{indent}for {node.index} in {node.kind}({self.at(node.lo, 0)}, {self.at(node.hi, 0)}):{carried}"
                 if node.early:
@@ -271,6 +272,7 @@ class _Printer:
             case ir.Dot():
                 ways = ', precision="tf32"' * (node.precision == "tf32") + f", promote={node.promote}" * (node.promote > 0)
                 ways += "" if node.left is None else f", left=({', '.join(node.left)})"
+                ways += "" if node.warps is None else f", warps={node.warps}"
                 return f"dot({self.list((node.a, node.b))}, axis={node.over}{self.named(acc=node.acc)}{ways})", _POSTFIX
             case ir.Reduce():
                 axis = node.over[0] if len(node.over) == 1 else f"({', '.join(node.over)})"

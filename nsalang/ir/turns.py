@@ -1,4 +1,4 @@
-"""Turns of loops: whether two of them may write one element, and whether there may be more of them than 32 bits count.
+"""Turns of loops: whether two of them may write one element.
 
 Where a store writes one element in two turns of the loops around it, different threads may do so, and the turns need an order.
 An element that is known tells the loops' indices one after the other: `y[i, n]` tells i and n, `y[8 * i + r]` tells both where r is below 8, `y[i + n]`
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from nsalang import ir
-from nsalang.base.dtypes import I32
-from nsalang.ir.intervals import FULL, Bounds, Interval
+from nsalang.ir.intervals import FULL
 from nsalang.ir.linear import Facts
 
 
@@ -79,16 +78,3 @@ def _terms(x: ir.Expr, factor: int = 1) -> list[tuple[int, ir.Expr]]:
         case ir.Cast(x=y) if x.mode != "wrap" and x.dtype.kind == y.dtype.kind == "signed":
             return _terms(y, factor)
     return [(factor, x)]
-
-
-def long_loops(kernel: ir.Kernel) -> frozenset[int]:
-    """The ``id`` of each loop over tiles or steps whose end minus its beginning may not fit the 32 bits in which both are: as where data says that it
-    ends long before it begins."""
-    bounds, found = Bounds(kernel), set[int]()
-    for node in (n for s in kernel.body for n in ir.walk(s)):
-        if isinstance(node, ir.For) and node.lo.dtype is I32 and node.hi.dtype is I32:
-            lo, hi = bounds.of(node.lo), bounds.of(node.hi)
-            tail = kernel.schedule.length(node.index) - 1 if node.kind == "tile" else 0
-            if not Interval(hi.lo - lo.hi, hi.hi - lo.lo + tail).within(I32):
-                found.add(id(node))
-    return frozenset(found)

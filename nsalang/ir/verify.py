@@ -12,6 +12,7 @@ from nsalang import ir
 from nsalang.base.dtypes import F32, I32, I64, DType
 from nsalang.ir.meetings import unordered
 from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.ir.operators import BINARY
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.wellformed import body_nodes, check, text_of
 
@@ -215,16 +216,13 @@ def no_searches_and_borders(kernel: ir.Kernel) -> None:
         assert not isinstance(node, ir.Search | ir.Border), f"no machine has {text_of(node)}"
 
 
-BINARY = ("add", "sub", "mul", "div", "tdiv", "tmod", "and", "or", "xor", "shl", "shr", "min", "max", *ir.COMPARISONS)
-
-
 def only_machine_operations(kernel: ir.Kernel) -> None:
     for node in body_nodes(kernel):
         match node:
             case ir.Unary():
                 assert UNARY[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Binary():
-                assert node.op in BINARY, f"no machine has {text_of(node)}"
+                assert BINARY[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Reduce():
                 assert REDUCTIONS[node.op].machine, f"no machine has {text_of(node)}"
             case ir.Cast():
@@ -274,6 +272,20 @@ def no_barriers(kernel: ir.Kernel) -> None:
 def barriers_order_accesses(kernel: ir.Kernel) -> None:
     for statement in unordered(kernel):
         raise AssertionError(f"no barrier orders the accesses of {text_of(statement)}")
+
+
+def no_long_loops(kernel: ir.Kernel) -> None:
+    assert not any(isinstance(n, ir.For) and n.long for n in body_nodes(kernel)), "a long loop before there are widths"
+
+
+def no_warps(kernel: ir.Kernel) -> None:
+    assert all(n.warps is None for n in body_nodes(kernel) if isinstance(n, ir.Dot)), "warps of a product before its operands have names"
+
+
+def products_have_warps(kernel: ir.Kernel) -> None:
+    for node in body_nodes(kernel):
+        if isinstance(node, ir.Dot):
+            assert (node.warps is not None) == (kernel.schedule.backend == "tilelang"), f"warps {node.warps} of {text_of(node)}"
 
 
 def nothing_early(kernel: ir.Kernel) -> None:
@@ -337,6 +349,8 @@ STAGES = (
     Stage("barriers", (barriers_order_accesses,), (no_barriers,)),
     Stage("around"),
     Stage("lanes", (lanes_have_axes,), (no_lanes,)),
+    Stage("turns", (), (no_long_loops,)),
+    Stage("warps", (products_have_warps,), (no_warps,)),
     Stage("fetch", (what_is_ahead_is_early,), (nothing_early,)),
 )
 

@@ -12,6 +12,7 @@ from typing import assert_never
 from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, DType
 from nsalang.ir.operations import ADDABLE, REDUCTIONS, UNARY
+from nsalang.ir.operators import BINARY
 from nsalang.ir.places import FREE
 from nsalang.ir.printer import natural, show
 
@@ -34,7 +35,6 @@ def text_of(node: ir.Node) -> str:
 
 
 FACTORS = (BF16, F16, F32, E4M3, E4M3_FNUZ, I8)
-INTEGER_ONLY = ("floordiv", "mod", "tdiv", "tmod", "shl", "shr")
 
 
 @dataclass(slots=True)
@@ -318,14 +318,7 @@ class _Checker:
     def binary(self, node: ir.Binary) -> None:
         a, b, op = node.a.dtype, node.b.dtype, node.op
         assert a is b or (op in ("shl", "shr") and b.is_integer), f"{a} and {b} in {text_of(node)}"
-        if op in ("and", "or", "xor"):
-            assert a is BOOL or a.is_integer, f"'{op}' of {a}: {text_of(node)}"
-        elif op in INTEGER_ONLY:
-            assert a.is_integer, f"'{op}' of {a}: {text_of(node)}"
-        elif op == "div":
-            assert a.is_float and _calculates(a), f"division of {a}: {text_of(node)}"
-        else:
-            assert _calculates(a) or (a is BOOL and op in ("eq", "ne")), f"'{op}' of {a}: {text_of(node)}"
+        assert a in BINARY[op].takes, f"'{op}' of {a}: {text_of(node)}"
 
     def load(self, node: ir.Load) -> None:
         tensor = self.access(node)

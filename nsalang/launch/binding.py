@@ -10,7 +10,7 @@ from nsalang import ir
 from nsalang.base.dtypes import E4M3, DType
 from nsalang.base.source import NsaError
 from nsalang.base.target import Target
-from nsalang.host.extents import Number, Undefined, affine, evaluate, names, solve
+from nsalang.host.extents import Number, Undefined, affine, evaluate, integer, names, solve
 from nsalang.launch.arguments import from_torch, scalar, shown
 from nsalang.proof.lemmas import DIMS
 from nsalang.types.signature import Parameter, Setting, Signature
@@ -157,6 +157,21 @@ def bind(signature: Signature, settings: dict[str, Setting], values: Mapping[str
     return Bound(device, settings, ordered, shapes, scalars, dims, frozenset(present), returns)
 
 
+def allocated(
+    signature: Signature, settings: Mapping[str, Setting], values: Mapping[str, Any], target: Target, wanted: Sequence[str]
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and dtypes of outputs that a call allocates, of tensors that need no memory and may have symbols for extents. Nothing is checked
+    but what they need. Raises NSA0509, NSA0510, NSA0514, NSA0517."""
+    import torch
+
+    given = [p for p in signature.parameters if p.kind == "tensor" and isinstance(values.get(p.name), torch.Tensor)]
+    scalars = {p.name: values.get(p.name, p.default) for p in signature.parameters if p.kind == "scalar"}
+    shapes = {p.name: tuple(values[p.name].shape) for p in given}
+    dims = {n: s.value for n, s in _solve(signature, given, shapes, scalars).items()}
+    outputs = [p for p in signature.parameters if p.name in wanted]
+    return [(tuple(_extent(signature, p, i, dims) for i in range(len(p.shape))), torch_dtype(_dtype(p, settings), target)) for p in outputs]
+
+
 def missing(signature: Signature, parameter: Parameter) -> NsaError:
     """NSA0503."""
     return NsaError.at("NSA0503", f"argument '{parameter.name}' of '{signature.name}' is missing", parameter.span)
@@ -248,7 +263,7 @@ def _solve(
                 progress = True
         for name in signature.dims:
             number = scalars.get(name)
-            if name not in solved and isinstance(number, int) and not isinstance(number, bool):
+            if name not in solved and number is not None and not isinstance(number, bool | float):
                 if number < 0:
                     raise NsaError.at("NSA0505", f"argument '{name}' is {number}, and a dimension is never negative")
                 solved[name] = Solved(number, f"argument '{name}'")
@@ -297,7 +312,7 @@ def _extent(signature: Signature, parameter: Parameter, i: int, dims: Mapping[st
         if name not in dims:
             raise undetermined(signature, name)
     try:
-        value = int(evaluate(expr, dims, {}))
+        value = integer(evaluate(expr, dims, {}))
     except Undefined as error:
         raise _undefined(parameter, i, expr, {n: Solved(v, "the other arguments") for n, v in dims.items()}, error) from None
     if not 0 <= value <= LARGEST:

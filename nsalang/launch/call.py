@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from nsalang.base.source import NsaError
 from nsalang.host.memory import ALIGNMENT, overlap_error
 from nsalang.launch.options import DEFAULT, Options
-from nsalang.launch.tensors import allocation_error, check_memory
+from nsalang.launch.tensors import allocation_error, check_memory, has_tangent
 
 if TYPE_CHECKING:
     from nsalang.build.pipeline import Unit
@@ -126,7 +126,7 @@ def check_gradients(given: Sequence[Given], values: Sequence[Any], unit: Unit) -
                 unit.function.name_span,
                 help="call it under torch.no_grad(), or on tensors that require none (x.detach())",
             )
-        if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:  # type: ignore[no-untyped-call]
+        if forward_ad._current_level >= 0 and has_tangent(value):
             raise NsaError.at(
                 "NSA0403",
                 f"'{unit.name}' has no gradient yet, and argument '{name}' has a tangent of torch.autograd.forward_ad",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from nsalang import syntax
 from nsalang.base.source import NsaError
@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from nsalang.syntax.capture import Watched
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 UNSET = (None,) * 6
 """The options of a call that sets none: told by one comparison, since every call asks."""
+
+
+def _constant(method: F) -> F:
+    """What ``torch.compiler.assume_constant_result`` does, which cannot be asked before torch is imported."""
+    method._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return method
 
 
 class Entry(ABC):
@@ -72,6 +80,10 @@ class Entry(ABC):
         autotune: object = None,
         **kwargs: Any,
     ) -> Any:
+        import torch
+
+        if torch.compiler.is_dynamo_compiling():
+            return self._traced(args, kwargs, (backend, target, schedule, allow, deterministic, check))
         options = self._options
         if self._watched and any(w.changed() for w in self._watched):
             self._warn_changed()
@@ -80,6 +92,54 @@ class Entry(ABC):
         if (backend, target, schedule, allow, deterministic, check) != UNSET:
             options = options_of(self.unit.name, options, backend, target, schedule, allow, deterministic, check)
         return self.launcher(args, kwargs, options)
+
+    def _traced(self, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: tuple[Any, ...]) -> Any:
+        """The call as ``torch.compile`` traces it: one operator of torch. What is constant in it is done by Python at once, here and in
+        ``_arranged`` and ``_operator``."""
+        import torch
+
+        names = self._arranged(len(args), tuple(kwargs))
+        values = {**dict(zip(names[: len(args)], args, strict=True)), **kwargs}
+        kinds = dict(self._kinds())
+        taken = tuple(
+            n
+            for n in names
+            if (kinds[n] == "tensor" and isinstance(values[n], torch.Tensor)) or (kinds[n] == "scalar" and values[n] is not None)
+        )
+        fixed = tuple((n, int(values[n]) if isinstance(values[n], torch.SymInt) else values[n]) for n in names if n not in taken)
+        operator = getattr(torch.ops.nsalang_kernels, self._operator(fixed, taken, chosen)).default
+        found = operator(*[values[n] for n in taken])
+        fresh = iter(found if isinstance(found, tuple | list) else (found,))
+        wanted = self._outputs(fixed, taken)
+        results = [values[n] if n in taken else next(fresh) for n in wanted]
+        return results[0] if len(results) == 1 else tuple(results) or None
+
+    @_constant
+    def _arranged(self, count: int, by_name: tuple[str, ...]) -> tuple[str, ...]:
+        """The parameters that a call gives, first those by position. Raises NSA0501 and NSA0502."""
+        about = self.launcher.parameters
+        about.arrange([None] * count, dict.fromkeys(by_name))
+        return *(about.names[i] for i in about.positional[:count]), *by_name
+
+    @_constant
+    def _kinds(self) -> tuple[tuple[str, str], ...]:
+        return tuple((p.name, p.kind) for p in self.signature.parameters)
+
+    @_constant
+    def _operator(self, fixed: tuple[tuple[str, Any], ...], taken: tuple[str, ...], chosen: tuple[Any, ...]) -> str:
+        from nsalang.launch.traced import operator_of
+
+        return operator_of(self.launcher, fixed, taken, options_of(self.unit.name, self._options, *chosen))
+
+    @_constant
+    def _outputs(self, fixed: tuple[tuple[str, Any], ...], taken: tuple[str, ...]) -> tuple[str, ...]:
+        """The outputs that a call gives, in order."""
+        given = dict(fixed)
+        return tuple(
+            p.name
+            for p in self.signature.parameters
+            if p.role == "out" and (p.name in taken or given.get(p.name) is True or not p.optional)
+        )
 
     def _warn_changed(self) -> None:
         """Once: a name that was captured means something else by now, which the kernel does not see."""

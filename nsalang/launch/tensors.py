@@ -7,6 +7,7 @@ import functools
 import os
 
 import torch
+from torch.autograd import forward_ad
 
 from nsalang.base.source import NsaError, Span
 
@@ -29,6 +30,16 @@ def check_plain(name: str, value: torch.Tensor, span: Span | None) -> None:
             span,
             help="call the kernel outside of torch.func.grad, vjp and jvp, or on what they do not differentiate",
         )
+
+
+def has_tangent(value: torch.Tensor) -> bool:
+    """Whether a tensor is dual to torch.autograd.forward_ad."""
+    return forward_ad.unpack_dual(value).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def odd_tensor(value: object) -> tuple[str, str] | None:
+    """What something is instead of plain memory, if it is a tensor, and what helps."""
+    return _odd(value) if isinstance(value, torch.Tensor) else None
 
 
 def _odd(value: torch.Tensor) -> tuple[str, str] | None:

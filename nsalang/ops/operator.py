@@ -10,10 +10,12 @@ from importlib import resources
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from nsalang.base.source import NsaError
 from nsalang.launch.kernel import Entry, load_text
 from nsalang.launch.options import DEFAULT, Options, device_target, options_of
+from nsalang.launch.tensors import has_tangent, odd_tensor
 
 LIBRARY = torch.library.Library("nsalang", "FRAGMENT")  # type: ignore[no-untyped-call]
 """Holds the registrations; they end with it."""
@@ -27,8 +29,9 @@ BYTES = (torch.uint8, torch.int8, *E4M3)
 def operator(schema: str, compute: Callable[..., Any], shape: Callable[..., Any]) -> Any:
     """Define ``nsalang::NAME(…) -> …`` for CPU and GPU tensors. ``shape`` makes empty results of the same shapes, strides and dtypes, for tracing.
 
-    Registered with the dispatcher itself: ``torch.library.custom_op`` adds five times the cost of this to every call. A backward pass through it
-    raises NSA0403: without a formula torch would warn once, and leave gradients out.
+    Registered with the dispatcher itself: ``torch.library.custom_op`` adds five times the cost of this to every call, and
+    ``torch.library.register_autograd`` once the cost. A backward pass through it raises NSA0403: without a formula torch would warn once, and
+    leave gradients out.
     """
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
     name = schema[: schema.index("(")]
@@ -36,21 +39,48 @@ def operator(schema: str, compute: Callable[..., Any], shape: Callable[..., Any]
         LIBRARY.impl(name, compute, key)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"nsalang::{name}", shape, lib=LIBRARY)
     plain, _, overload = name.partition(".")
+    call = getattr(getattr(torch.ops.nsalang, plain), overload or "default")
+    LIBRARY.impl(name, functools.partial(_differentiated, call, plain), "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+    return checked(call)
 
-    def backward(context: Any, *gradients: Any) -> Any:
-        raise NsaError.at(
-            "NSA0403",
-            f"nsalang.ops.{plain} has no gradient yet",
-            help="call it under torch.no_grad(), or on tensors that require none (x.detach())",
-        )
 
-    torch.library.register_autograd(f"nsalang::{name}", backward, lib=LIBRARY)
-    return checked(getattr(getattr(torch.ops.nsalang, plain), overload or "default"))
+def _differentiated(call: Any, plain: str, keys: Any, *operands: Any) -> Any:
+    """What autograd does of a call: nothing, or a node that has no backward. Raises NSA0403 where torch.func or a tangent asks for a derivative now."""
+    wanted = torch.is_grad_enabled() and any(isinstance(t, torch.Tensor) and t.requires_grad for t in operands)
+    if wanted and torch._C._functorch.peek_interpreter_stack() is not None:
+        raise no_gradient(plain)
+    if forward_ad._current_level >= 0 and any(isinstance(t, torch.Tensor) and has_tangent(t) for t in operands):
+        raise no_gradient(plain)
+    below = keys & torch._C._after_autograd_keyset
+    return NoGradient.apply(call, plain, below, *operands) if wanted else call.redispatch(below, *operands)  # type: ignore[no-untyped-call]
+
+
+class NoGradient(torch.autograd.Function):
+    """A node of autograd's graph whose backward raises NSA0403."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Any, plain: str, below: Any, *operands: Any) -> Any:
+        ctx.plain = plain
+        with torch._C._AutoDispatchBelowAutograd():
+            return call.redispatch(below, *operands)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise no_gradient(ctx.plain)
+
+
+def no_gradient(plain: str) -> NsaError:
+    """NSA0403."""
+    return NsaError.at(
+        "NSA0403",
+        f"nsalang.ops.{plain} has no gradient yet",
+        help="call it under torch.no_grad(), or on tensors that require none (x.detach())",
+    )
 
 
 def checked(call: Any) -> Callable[..., Any]:
     """An operator that tells of a tensor in place of a number, or the other way round, as every other mistake is told: torch's dispatcher would raise
-    an error of its own, with the values of all tensors in it. Raises NSA0504."""
+    an error of its own, with the values of all tensors in it. Raises NSA0504, and NSA0515 for tensors that are no plain memory."""
     arguments = [(a.name, str(a.type)) for a in call._schema.arguments]
     operands = tuple((n, WANTED[k.removeprefix("Optional[").removesuffix("]")], k.startswith("Optional[")) for n, k in arguments)
 
@@ -59,7 +89,15 @@ def checked(call: Any) -> Callable[..., Any]:
             if not isinstance(value, kinds) and not (value is None and optional) and not (method and hasattr(value, method)):
                 found = "None" if value is None else f"a value of type {type(value).__name__}"
                 raise Operands(call._opname).error("NSA0504", f"'{name}' is {found}; expected {wanted}")
-        return call(*values)
+        try:
+            return call(*values)
+        except (NotImplementedError, ValueError, AssertionError):  # no kernel of the dispatcher takes them
+            odd = [(n, what) for (n, *_), value in zip(operands, values, strict=True) if (what := odd_tensor(value))]
+            if not odd:
+                raise
+            (name, (kind, hint)), *_ = odd
+            sentence = f"nsalang.ops.{call._opname}: '{name}' is {kind}; nsalang reads plain strided memory"
+            raise NsaError.at("NSA0515", sentence, help=hint) from None
 
     return run
 

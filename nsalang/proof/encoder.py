@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
@@ -220,8 +220,12 @@ class Encoder:
                 return self._halved(a, b, node.dtype.bits)
             case "and" if isinstance(constant, int) and constant >= 0 and (constant & (constant + 1)) == 0:
                 return a % self._number(constant + 1)
-            case _:
+            case "and" | "or" | "xor" | "tdiv" | "tmod":
                 return self.unknown(node)
+            case "div" | "lt" | "le" | "gt" | "ge" | "eq" | "ne":
+                raise AssertionError(f"{node.op} gives no integer")
+            case _:
+                assert_never(node.op)
         return self._wrapped(result, node.dtype) if node.dtype.kind == "unsigned" else result
 
     def _product(self, a: Any, b: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
@@ -61,7 +61,12 @@ def evaluate(node: ir.Expr, names: Mapping[str, Number], element: Element = no_e
         case ir.Binary():
             a, b = evaluate(node.a, names, element), evaluate(node.b, names, element)
             return _binary(node, a, b)
-    return None
+        case ir.Cast() | ir.Bitcast():
+            return None  # from floats
+        case ir.Fma() | ir.Search() | ir.Dot() | ir.Reduce() | ir.Scan() | ir.Spread():
+            return None
+        case _:
+            assert_never(node)
 
 
 def _binary(node: ir.Binary, a: Number | None, b: Number | None) -> Number | None:
@@ -74,7 +79,8 @@ def _binary(node: ir.Binary, a: Number | None, b: Number | None) -> Number | Non
     if node.op in ir.COMPARISONS:
         return integers.compare(node.op, a, b)
     if node.dtype is BOOL:
-        return {"and": bool(a and b), "or": bool(a or b), "xor": a != b}.get(node.op)
+        exact = integers.binary(node.op, int(a), int(b), 1)
+        return None if exact is None else bool(exact)
     if node.dtype.is_float or isinstance(a, float) or isinstance(b, float):
         return None
     result = integers.binary(node.op, int(a), int(b), node.dtype.bits)

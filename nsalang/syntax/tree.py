@@ -368,7 +368,7 @@ _MAKE: dict[str, Callable[[Builder, list[Any], Span], Any]] = {
     "for_targets": _tuple,
     "assign": _assign,
     "augmented": _augmented,
-    "return": lambda b, c, span: s.Return(_values(c[0]) if c else (), span=span),
+    "return": lambda b, c, span: s.Return(_ungrouped(_values(c[0])) if c else (), span=span),
     "pass": lambda b, c, span: s.Pass(span=span),
     "expression": _expression,
     "exprs": _exprs,

@@ -99,9 +99,9 @@ class TileLang(Backend):
     code: ClassVar[Mapping[str, tuple[str, ...]]] = {"cuda": ("cuda", "ptx", "cubin"), "hip": ("hip",)}
 
     def version(self, target: Target) -> dict[str, str]:
-        from nsalang.toolchain import tilelang_compile
+        from nsalang.toolchain import tilelang_lower
 
-        found = {"tilelang": tilelang_compile.version()}
+        found = {"tilelang": tilelang_lower.version()}
         compiler = {"cuda": "nvcc", "cpu": "g++"}.get(target.kind)
         if compiler is not None:
             found[compiler] = _compiler_version(compiler)
@@ -129,10 +129,10 @@ class TileLang(Backend):
 
     def finds_layouts(self, program: Program) -> bool:
         from nsalang.base.source import NsaError
-        from nsalang.toolchain import tilelang_compile
+        from nsalang.toolchain import tilelang_lower
 
         try:
-            tilelang_compile.lower(program)
+            tilelang_lower.lower(program)
         except NsaError:
             return False
         return True

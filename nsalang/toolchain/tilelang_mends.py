@@ -1,13 +1,19 @@
-"""What nsalang changes in what TileLang 0.1.15 makes: two faults of its passes that the text of a program cannot avoid, and its exponentials."""
+"""What nsalang changes in what TileLang 0.1.15 does: two faults of its passes that the text of a program cannot avoid, its exponentials, and that it
+parses its own macros again at each use."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import importlib
+import inspect
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
+
+PROGRAMS = "nsalang_program_"
+"""How the names of the modules begin that generated programs are executed as."""
 
 MOST_BOOLS = 4
 """Lanes of a vector of bools for which TileLang has a type in CUDA's code."""
@@ -38,10 +44,45 @@ def with_exponentials(text: str) -> str:
 
 @contextlib.contextmanager
 def mended() -> Iterator[None]:
-    """TileLang's passes without both faults, as long as the block runs."""
+    """TileLang without both faults and with macros that are parsed once, as long as the block runs."""
     _name_ieee_on_hip()
-    with _guarded_loads_stay(), _bools_in_short_vectors():
+    with _guarded_loads_stay(), _bools_in_short_vectors(), _macros_parsed_once():
         yield
+
+
+_closures: dict[tuple[int, tuple[str, ...]], tuple[Any, Any]] = {}
+"""By the id of a macro's code and the names that have values: that code, which so stays alive, and what makes the macro's generator of the values that its names have."""
+
+
+@contextlib.contextmanager
+def _macros_parsed_once() -> Iterator[None]:
+    """TileLang's reductions and products are macros that are defined anew wherever a program uses one, and each definition is read from its file,
+    parsed, rewritten and printed: a second of a program's time. Kept is what depends on the text alone. A program itself is read once anyway."""
+    builder: Any = importlib.import_module("tilelang.language.eager.builder")
+    language: Any = importlib.import_module("tilelang.language.eager.ast")
+    tools: Any = importlib.import_module("tilelang.language.eager.utils")
+    before = builder.mutate
+
+    def parsed(function: Any) -> Any:
+        code, names = function.__code__, tools.get_func_nonlocals(function)
+        if function.__module__.startswith(PROGRAMS):
+            return before(function)
+        key = (id(code), tuple(names))
+        if key not in _closures:
+            file = inspect.getsourcefile(function) or inspect.getfile(function)
+            rewriter = language.DSLMutator(names, function.__globals__, os.path.abspath(file))
+            tree = rewriter.visit(tools.get_ast(function))
+            if rewriter.extra_type_hints:
+                # They come from the values of names.
+                return before(function)
+            _closures[key] = (code, tools.get_compiled_object(tree, "make_closure", file, function.__globals__))
+        return language.IRGenerator(gen=_closures[key][1](**names), source="")
+
+    builder.mutate = parsed
+    try:
+        yield
+    finally:
+        builder.mutate = before
 
 
 @functools.cache

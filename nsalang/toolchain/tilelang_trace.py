@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from nsalang.lowering.program import Program
-from nsalang.toolchain.tilelang_compile import compile_text, lower
+from nsalang.toolchain.tilelang_compile import compile_text
+from nsalang.toolchain.tilelang_lower import lower
 
 _NOTES = """
 #include <stdint.h>

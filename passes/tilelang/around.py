@@ -3,7 +3,8 @@
 It takes a barrier anywhere in a branch or a loop for one that always runs: what was written to shared memory before has then been ordered, it
 thinks, with what is read behind it or in the other arm. Where the branch is not taken, or the loop makes no turn, nothing orders them. So such a
 statement has a barrier of its own right before it. An ``else`` with a barrier hides in the same way what the other arm wrote last: then one
-stands behind the branch, too. Leaves such a `Barrier` where there is none; a processor runs one thread, and needs none.
+stands behind the branch, too. A processor runs one thread, and needs none.
+Leaves such a `Barrier` where there is none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a loop reads ahead, as functions of its index alone.
 
 ``For.ahead`` names what is read ahead; its address may be made of names that the body assigns. Those are replaced by their values, and what nothing
-else reads leaves the body. Leaves ``For.early``: the axes that it runs over, values that the addresses are made of with a `Barrier` behind them (other
-threads read them), and the loads, none of which the body has any more.
+else reads leaves the body.
+Leaves ``For.early``: the axes that it runs over, values that the addresses are made of with a `Barrier` behind them (other threads read them), and
+the loads, none of which the body has any more.
 """
 
 from __future__ import annotations

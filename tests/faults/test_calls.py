@@ -34,8 +34,8 @@ def _fake() -> torch.Tensor:
         return torch.ones(6)
 
 
-def _shrunk(size: int) -> torch.Tensor:
-    found = torch.ones(6)
+def _shrunk(size: int, *shape: int) -> torch.Tensor:
+    found = torch.ones(shape or 6)
     found.untyped_storage().resize_(size)
     return found
 
@@ -151,3 +151,36 @@ def test_what_is_written_has_a_new_version() -> None:
     assert (x._version, out._version) == (before[0], before[1] + 1)
     module.twice(x, x, out=out)
     assert out._version == before[1] + 2
+
+
+OPERATORS: dict[str, tuple[str, Callable[[], object]]] = {
+    **{
+        name: ("NSA0515", lambda make=make: nsalang.ops.matmul(make(), SQUARE))  # type: ignore[misc]
+        for name, make in {
+            "nested": lambda: torch.nested.nested_tensor([torch.ones(2, 2), torch.ones(3, 2)]),
+            "jagged": lambda: torch.nested.nested_tensor([torch.ones(2, 2), torch.ones(3, 2)], layout=torch.jagged),
+            "sparse": lambda: SQUARE.to_sparse(),
+            "fake": lambda: FakeTensorMode().from_tensor(SQUARE),
+            "lazy": torch.nn.UninitializedParameter,
+            "wrapper": Wrapper,
+            "freed": lambda: _shrunk(0, 2, 2),
+        }.items()
+    },
+    "grad": ("NSA0403", lambda: torch.func.grad(lambda a: nsalang.ops.matmul(a, SQUARE).sum())(SQUARE)),
+    "jvp": ("NSA0403", lambda: torch.func.jvp(lambda a: nsalang.ops.matmul(a, SQUARE), (SQUARE,), (SQUARE,))),
+    "backward": ("NSA0403", lambda: nsalang.ops.matmul(SQUARE.clone().requires_grad_(), SQUARE).sum().backward()),
+}
+SQUARE = torch.ones(2, 2)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators(name: str) -> None:
+    code, call = OPERATORS[name]
+    with pytest.raises(nsalang.NsaError) as caught:
+        call()
+    assert [d.code for d in caught.value.diagnostics] == [code]
+
+
+def test_tangents_of_operators() -> None:
+    with forward_ad.dual_level(), pytest.raises(nsalang.NsaError, match="NSA0403"):
+        nsalang.ops.matmul(forward_ad.make_dual(SQUARE, SQUARE), SQUARE)  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from example_values import values
 
 import nsalang
 from nsalang.base.target import KNOWN
-from nsalang.toolchain import tilelang_compile
+from nsalang.toolchain import tilelang_lower
 from nsalang.toolchain.backends import BACKENDS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -104,7 +104,7 @@ def test_lanes_that_part_are_no_vectors() -> None:
     name = "paged_mqa_logits"
     program = EXAMPLES[name].compile(target="cuda:sm_90", backend="tilelang", **values(name)).program
     before = cpu_seconds()
-    tilelang_compile.lower(program)
+    tilelang_lower.lower(program)
     assert cpu_seconds() - before < SECONDS
 
 
