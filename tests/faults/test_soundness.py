@@ -379,7 +379,7 @@ HELPED = {
     "y[w] = W * P": ("def far(x: u8[W, P], y: Out[i8[W]]):\n    for w in grid(W):\n        y[w] = W * P\n", "require(W * P <= 127)"),
     "y[w] = t + w": (
         "def far(x: u8[W, P], y: Out[i8[W]]):\n    for w in grid(W):\n        t = 0\n        for p in range(P):\n            t = t + W\n        y[w] = t + w\n",
-        "require(W * P + W <= 128)",
+        "require(P * W + W <= 128)",
     ),
 }
 
