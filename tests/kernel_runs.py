@@ -185,7 +185,8 @@ class Emitter:
             case ("scan", a, axis, exclusive, reverse):
                 first = f"{axis} + {int(exclusive)}" if reverse else f"K_{axis}.start"
                 last = f"K_{axis}.stop" if reverse else f"{axis} + {int(not exclusive)}"
-                return f"R.whole({line}, sum((lambda {axis}: {p(a)})(_v) for _v in range({first}, {last})))"
+                total = f"R.whole({line}, sum((lambda {axis}: {p(a)})(_v) for _v in range({first}, {last})))"
+                return f"({p(a)}, {total})[1]" if exclusive else total  # the lane itself is computed, though nothing takes it
             case ("find", tensor, x):
                 return f"FIND(T_{tensor}, {p(x)})"
             case ("sum", mask, axis):
