@@ -11,7 +11,7 @@ from nsalang.lowering import text as both
 from nsalang.lowering.arguments import is_passed_as
 from nsalang.lowering.grid import never_negative
 from nsalang.lowering.text import Text, call, infix, method, number, prefix, subscript
-from nsalang.lowering.triton.dtypes import cast, dtype, typed
+from nsalang.lowering.triton.dtypes import LITERALS, cast, dtype, typed
 from nsalang.lowering.triton.shapes import lifted, shape
 from nsalang.lowering.triton.state import Printer
 
@@ -60,7 +60,7 @@ def expr(p: Printer, x: ir.Expr, axes: Iterable[str] | None = None) -> Text:
         return lifted(p, expr(p, x), x.axes, axes)
     match x:
         case ir.Const():
-            return number(x.value)
+            return number(x.value) if x.dtype.working in LITERALS or not x.dtype.is_float else typed(p, x)
         case ir.Dim():
             return Text(p.arguments.use("dim", x.name))
         case ir.Scalar():

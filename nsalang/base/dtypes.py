@@ -49,8 +49,18 @@ class DType:
 
     @property
     def is_narrow_float(self) -> bool:
-        """Floats whose arithmetic is done in f32 and rounded back: f16, bf16 (fp8 has no arithmetic at all)."""
+        """Floats whose arithmetic is done in their working dtype and rounded back: f16, bf16 (fp8 has no arithmetic at all)."""
         return self.kind == "float" and self.bits == 16
+
+    @property
+    def working(self) -> DType:
+        """In which dtype arithmetic on it is done, before its own rounding, and by way of which other numbers become it: f32 for shorter floats."""
+        return F32 if self.is_float and self.bits < 32 else self
+
+    @property
+    def pattern(self) -> DType:
+        """The integer dtype in which the bits of a float that has arithmetic are looked at."""
+        return U32 if self.bits == 32 else I64
 
     @property
     def bytes(self) -> int:

@@ -28,7 +28,7 @@ from nsalang.toolchain.workspace import workspace
 
 _FORMATS = {
     "handle": "Q", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
-    "float32": "f", "bool": "?",
+    "float32": "f", "float64": "d", "bool": "?",
 }  # fmt: skip
 """The struct format of a device function's parameter, by its type in TileLang."""
 
