@@ -267,8 +267,8 @@ class _Guards(Padded):
                 )
                 return dataclasses.replace(made, a=a, b=b)
             case ir.Binary() if id(node) in self.found.divided:
-                zero, one = ir.const(0, made.b.dtype), ir.const(1, made.b.dtype)
-                safe = ir.Where(made.b.dtype, made.b.axes, ir.binary("eq", made.b, zero), one, made.b, span=made.b.span)
+                is_zero = ir.binary("eq", made.b, ir.const(0, made.b.dtype))
+                safe = ir.Where(made.b.dtype, made.b.axes, is_zero, ir.const(1, made.b.dtype), made.b, span=made.b.span)
                 return dataclasses.replace(made, b=safe)
             case _:
                 return made

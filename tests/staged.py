@@ -72,8 +72,9 @@ def stages(
 
 def last(text: str, target: str = "cuda:sm_90", backend: str = "triton", wide: bool = False, pins: Mapping[str, int] | None = None,
          dims: Mapping[str, int] | None = None, exact: bool = False, trust: bool = False,
-         **constants: int | float | bool | DType) -> ir.Kernel:  # fmt: skip
-    return stages(typed(text, target, dims=dims, **constants), target, backend, wide, pins or {}, exact, trust)[-1][1]
+         stage: str = PASSES[-1][0], **constants: int | float | bool | DType) -> ir.Kernel:  # fmt: skip
+    """The kernel after all passes, or after ``stage``."""
+    return dict(stages(typed(text, target, dims=dims, **constants), target, backend, wide, pins or {}, exact, trust))[stage]
 
 
 def data(dtype: DType, shape: tuple[int, ...], seed: int) -> torch.Tensor:

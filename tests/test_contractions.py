@@ -356,8 +356,7 @@ BREACHES: list[tuple[str, Callable[[ir.Node], ir.Node]]] = [
 
 @pytest.mark.parametrize(("message", "change"), BREACHES, ids=[message for message, _ in BREACHES])
 def test_claims_about_contractions(message: str, change: Callable[[ir.Node], ir.Node]) -> None:
-    kernel = wide("tilelang")
-    verify(kernel, "flatten")
+    kernel = last(WIDE_MLA, backend="tilelang", stage="flatten")
     broken = ir.rewrite(kernel, change)
     with pytest.raises(AssertionError, match=message):
         verify(broken, "flatten")

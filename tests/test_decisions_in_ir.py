@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from machine_kernels import c, finished, kernel, let, load, op, store, tensor, var
 
 import nsalang
 from nsalang import ir
-from nsalang.base.dtypes import BF16
+from nsalang.base.dtypes import BF16, I32
+from nsalang.base.target import parse_target
 from nsalang.ir.printer import print_kernel
 from nsalang.ir.verify import products_have_warps, verify, what_is_ahead_is_early
 
@@ -43,7 +45,7 @@ def test_what_is_early_is_checked(matmul: ir.Kernel) -> None:
         with pytest.raises(AssertionError, match=message):
             what_is_ahead_is_early(change(matmul, rule))
     with pytest.raises(AssertionError, match="something early before there are addresses"):
-        verify(matmul, "lanes")
+        verify(matmul, "warps")
 
 
 def test_lanes_that_part_are_alone_in_a_vector() -> None:
@@ -76,11 +78,14 @@ def test_products_say_how_warps_share_them(matmul: ir.Kernel) -> None:
         products_have_warps(bare)
 
 
-def test_a_loop_that_may_end_far_below_its_beginning_is_long() -> None:
-    text = "def k(at: i32[S], y: Out[i32[S]], T: i32):\n    for s in grid(S):\n        n = 0\n        for t in tile(at[s], {end}):\n            n = n + 1\n        y[s] = n\n"
-    for end, long in (("at[s]", True), ("minimum(at[s], T)", True)):
-        kernel = nsalang.load_text(text.format(end=end)).k.compile(target="cuda:sm_90", backend="tilelang").kernel
-        loops = [n for s in kernel.body for n in ir.walk(s) if isinstance(n, ir.For)]
-        assert [n.long for n in loops] == [long] and ("long" in print_kernel(kernel)) == long
-    short = nsalang.load_text(text.replace("at[s], {end}", "T")).k.compile(target="cuda:sm_90", backend="tilelang").kernel
-    assert not any(n.long for s in short.body for n in ir.walk(s) if isinstance(n, ir.For))
+@pytest.mark.parametrize(("lo", "long"), [(var("lo", I32), True), (c(0), False)])
+def test_a_loop_that_may_end_far_below_its_beginning_is_long(lo: ir.Expr, long: bool) -> None:
+    loop = ir.For("i", "range", lo, var("hi", I32), (let("n", op("add", var("n", I32), c(1))),), ("n",))
+    first, last = let("lo", load("x", I32, c(0))), let("hi", load("x", I32, c(1)))
+    k = kernel(
+        [tensor("x", I32, "in", c(2)), tensor("z", I32, "out", c(1))],
+        [], first, last, let("n", c(0)), loop, store("z", var("n", I32), c(0)), dims="",
+    )  # fmt: skip
+    k = finished(dataclasses.replace(k, schedule=dataclasses.replace(k.schedule, backend="tilelang")), parse_target("cuda:sm_90"))
+    (made,) = (n for s in k.body for n in ir.walk(s) if isinstance(n, ir.For))
+    assert made.long == long and ("; long" in print_kernel(k)) == long

@@ -220,5 +220,5 @@ def test_every_code_of_this_area_is_tested() -> None:
     from nsalang.base.codes import CODES
 
     text = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_launch*.py"))
-    # 0520 is of `nsalang run`: test_cli.py.
+    # 0520 is of `nsalang run`: test_cli_commands.py.
     assert [c for c in CODES if c.startswith("NSA05") and f'"{c}"' not in text and c != "NSA0520"] == []

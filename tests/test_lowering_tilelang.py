@@ -47,17 +47,23 @@ def with_vectors(k: ir.Kernel, *names: str) -> ir.Kernel:
     return dataclasses.replace(k, schedule=dataclasses.replace(k.schedule, aligned=True, vectors=names))
 
 
+COMPILED = {"cuda:sm_80": ALL[1:2], "cuda:sm_90": ALL[1:], "cuda:sm_100": ALL[1:]}
+"""What nvcc is given. Where it compiles a kernel, nobody needs to see apart from that that there is code for it."""
+
+
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942", "hip:gfx950"])
 def test_becomes_device_code_for_every_target(target: str) -> None:
     for k in ALL[:2] if target in ("cuda:sm_80", "hip:gfx942") else ALL:
-        assert "__global__" in str(emit(TILELANG.lower(k, target).program, target.split(":")[0]))
+        if k not in COMPILED.get(target, ()):
+            assert "__global__" in str(emit(TILELANG.lower(k, target).program, target.split(":")[0]))
 
 
 @pytest.mark.nvcc
-@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90", "cuda:sm_100"])
+@pytest.mark.parametrize("target", COMPILED)
 def test_compiles_with_nvcc(target: str) -> None:
-    for k in ALL[1:2] if target == "cuda:sm_80" else ALL[1:]:
+    for k in COMPILED[target]:
         files = compile_program(TILELANG.lower(k, target).program)
+        assert b"__global__" in files["kernel.cu"]
         assert files["kernel.cubin"].startswith(b"\x7fELF") and set(files) == {"kernel.cu", "kernel.cubin", "kernel.json"}
 
 

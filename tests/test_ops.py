@@ -1,4 +1,4 @@
-"""nsalang.ops: results, folded and strided operands, what torch asks of an operator, tracing, and errors before any launch."""
+"""The operators of nsalang.ops against references in torch: every form of their operands, tracing, autograd, errors."""
 
 from __future__ import annotations
 
@@ -13,137 +13,31 @@ import numpy as np
 import pytest
 import references as reference
 import torch
+from operator_cases import (
+    BACKEND,
+    BF16,
+    E4M3,
+    FUNCTIONS,
+    LOOSE,
+    OPERATORS,
+    U8,
+    apart,
+    attention,
+    fp8_index,
+    good,
+    i32,
+    index,
+    paged_mqa_logits,
+    q4,
+    rows,
+    sparse_mla,
+    sparse_mla_decode,
+    sparse_mla_fp8_decode,
+    values,
+)
 from torch import Tensor
 
 from nsalang import NsaError, ops
-
-BF16, E4M3, U8 = torch.bfloat16, torch.float8_e4m3fn, torch.uint8
-BACKEND = "tilelang"
-FUNCTIONS = {name: getattr(ops, name) for name in ops.__all__}
-"""Taking one defines its operator."""
-
-
-def values(*shape: int, dtype: torch.dtype = BF16, seed: int = 0, scale: float = 1.0) -> Tensor:
-    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape))) * scale
-    return made.to(dtype)
-
-
-def f32(*shape: int, seed: int = 0) -> Tensor:
-    return values(*shape, dtype=torch.float32, seed=seed)
-
-
-def i32(*numbers: Any) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int32)
-
-
-def chosen(*shape: int, rows: int, seed: int = 0) -> Tensor:
-    return reference.indices(shape, rows, torch.Generator().manual_seed(seed))
-
-
-def apart(tensor: Tensor) -> Tensor:
-    """The same numbers at strides with which leading axes cannot be folded, and no two neighbours in memory."""
-    wider = torch.zeros([*tensor.shape[:-1], tensor.shape[-1] + 1], dtype=tensor.dtype)
-    wider = torch.zeros([wider.shape[0], wider.shape[1] + 1, *wider.shape[2:]], dtype=tensor.dtype) if tensor.dim() > 2 else wider
-    held = wider[:, : tensor.shape[1], ..., : tensor.shape[-1]] if tensor.dim() > 2 else wider[..., : tensor.shape[-1]]
-    held.copy_(tensor)
-    assert not held.is_contiguous()
-    return held
-
-
-def good(found: Tensor, wanted: Tensor, bound: reference.Bound = reference.PREFILL) -> None:
-    assert reference.complaint(found, wanted, bound) == ""
-
-
-def quantised(x: Tensor) -> tuple[Tensor, Tensor]:
-    """act_quant by torch: groups of 128."""
-    groups = x.float().unflatten(-1, (-1, 128))
-    scales = groups.abs().amax(-1).clamp(min=1e-4) * torch.tensor(1 / 448)
-    return (groups / scales[..., None]).clamp(-448, 448).to(E4M3).flatten(-2), scales
-
-
-# ------------------------------------------------------------------------------------------------------------------ every operator
-
-
-def act_quant() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    x = values(2, 3, 256)
-    return torch.ops.nsalang.act_quant.default, (x, 128, None, BACKEND), quantised(x)
-
-
-def matmul() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    a, b = values(2, 5, 16), values(16, 7)
-    return torch.ops.nsalang.matmul.default, (a, b, BACKEND), (reference.matmul(a, b),)
-
-
-def attention() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, k, v = values(2, 5, 4, 16), values(2, 9, 2, 16, seed=1), values(2, 9, 2, 16, seed=2, scale=0.1)
-    return torch.ops.nsalang.attention.lse, (q, k, v, None, True, BACKEND), reference.attention(q, k, v, 0.25, True)
-
-
-def fp8_index() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, w, k, k_scale = values(2, 3, 8, 32, dtype=E4M3), f32(2, 3, 8), values(2, 9, 32, dtype=E4M3), f32(2, 9).abs()
-    return torch.ops.nsalang.fp8_index.default, (q, w, k, k_scale, BACKEND), (reference.fp8_index(q, w, k, k_scale),)
-
-
-def mqa_logits() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, k, k_scale, w = values(3, 8, 32, dtype=E4M3), values(9, 32, dtype=E4M3), f32(9).abs(), f32(3, 8)
-    first, last = i32(0, 2, 5), i32(4, 9, 5)
-    wanted = reference.mqa_logits(q, k, k_scale, w, first, last)
-    return torch.ops.nsalang.mqa_logits.default, (q, k, k_scale, w, first, last, True, BACKEND), (wanted,)
-
-
-def index_cache(pages: int, page: int, width: int) -> Tensor:
-    keys, scales = values(pages, page * width, dtype=E4M3).view(U8), f32(pages, page).abs().view(U8)
-    return torch.cat([keys, scales], dim=1)
-
-
-def paged_mqa_logits() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, cache, w = values(2, 1, 8, 32, dtype=E4M3), index_cache(3, 8, 32), f32(2, 8)
-    lengths, table = i32(5, 15), i32([2, -1], [0, 1])
-    wanted = reference.paged_mqa_logits(q, cache, w[:, None], lengths, table, 15, 8).flatten(0, 1)
-    args = (q, cache.view(3, 8, 1, 36), w, lengths, table, 15, True, BACKEND)
-    return torch.ops.nsalang.paged_mqa_logits.default, args, (wanted,)
-
-
-def sparse_mla() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, kv, idx, sink = values(4, 8, 48), values(20, 48, scale=0.1), chosen(4, 12, rows=20), f32(8)
-    length, limit = i32(12, 0, 5, 99), i32(19, 19, 10, 3)
-    wanted = reference.sparse_mla(q, kv, idx, 0.2, length, limit, sink, width=32)
-    args = (q, kv[:, None], idx[:, None], 0.2, 32, sink, length, limit, 0.6931471805599453, BACKEND)
-    return torch.ops.nsalang.sparse_mla.lse, args, wanted
-
-
-def sparse_mla_decode() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, kv, idx, sink, length = values(2, 2, 8, 48), values(5, 4, 1, 48, scale=0.1), chosen(2, 2, 12, rows=20), f32(8), i32(12, 5)
-    wanted = reference.sparse_mla(q.flatten(0, 1), kv.view(20, 48), idx.flatten(0, 1), 0.2, i32(12, 12, 5, 5), None, sink, width=32)
-    args = (q, kv, idx, 0.2, 32, sink, length, 2, 0.6931471805599453, BACKEND)
-    return torch.ops.nsalang.sparse_mla_decode.lse, args, (wanted[0].view(2, 2, 8, 32), wanted[1].view(2, 2, 8).transpose(1, 2))
-
-
-def sparse_mla_fp8_decode() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, cache, idx = values(2, 1, 4, 576), reference.packed(values(12, 576, scale=0.1)).view(3, 4, 1, 656), chosen(2, 1, 10, rows=12)
-    sink, length = f32(4), i32(10, 3)
-    wanted = reference.sparse_mla_fp8(q, cache.view(3, 4, 656), idx, 576**-0.5, length, sink)
-    args = (q, cache, idx, None, sink, length, 2, 0.6931471805599453, BACKEND)
-    return torch.ops.nsalang.sparse_mla_fp8_decode.lse, args, wanted
-
-
-def sparse_mqa_sink() -> tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]:
-    q, kv, sink, idx = values(2, 3, 8, 32), values(2, 20, 32, scale=0.1), f32(8), chosen(2, 3, 12, rows=20)
-    return torch.ops.nsalang.sparse_mqa_sink.default, (q, kv, sink, idx, 0.2, BACKEND), (reference.sparse_mqa_sink(q, kv, idx, sink, 0.2),)
-
-
-OPERATORS: list[Any] = [
-    act_quant,
-    matmul,
-    attention,
-    fp8_index,
-    mqa_logits,
-    paged_mqa_logits,
-    sparse_mla,
-    pytest.param(sparse_mla_decode, marks=pytest.mark.slow),
-    pytest.param(sparse_mla_fp8_decode, marks=pytest.mark.slow),
-    sparse_mqa_sink,
-]
 
 
 @pytest.fixture
@@ -167,13 +61,6 @@ def test_operator(made: Callable[[], tuple[Any, tuple[Any, ...], tuple[Tensor, .
     for one, other in zip(found, wanted, strict=True):
         good(reference.wide(one), reference.wide(other), LOOSE.get(made.__name__, reference.PREFILL))
     assert set(torch.library.opcheck(operator, args).values()) == {"SUCCESS"}
-
-
-# One rounding of the output to bf16 is 1 in 256; the two tensors of act_quant are exact.
-LOOSE = {
-    "act_quant": reference.Bound(0.0, 0.0, 0.0),
-    "matmul": reference.Bound(1e-6, 1 / 256, 5e-6),
-}
 
 
 def test_names() -> None:
@@ -365,133 +252,6 @@ def test_whole_graphs() -> None:
     for dynamic in (False, True):
         found = torch.compile(all_of_them, fullgraph=True, backend="aot_eager", dynamic=dynamic)(*args)
         assert [(f.shape, f.stride(), f.dtype) for f in found] == [(w.shape, w.stride(), w.dtype) for w in wanted]
-
-
-# ---------------------------------------------------------------------------------------------------------------------------- GPU
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["triton", "tilelang"])
-@pytest.mark.parametrize("made", [getattr(o, "values", (o,))[0] for o in OPERATORS])
-def test_on_a_gpu(made: Callable[[], tuple[Any, tuple[Any, ...], tuple[Tensor, ...]]], backend: str) -> None:
-    """The same results there, in an eager call and replayed from a CUDA graph after the inputs have changed and changed back."""
-    operator, args, wanted = made()
-    given = [a.cuda() if isinstance(a, Tensor) else backend if a == BACKEND else a for a in args]
-    bound = LOOSE.get(made.__name__, reference.PREFILL)
-
-    def check(found: Any) -> None:
-        for one, other in zip((found,) if isinstance(found, Tensor) else found, wanted, strict=True):
-            good(reference.wide(one.cpu()), reference.wide(other), bound)
-
-    check(operator(*given))
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = operator(*given)
-    tensors = [(t, t.clone()) for t in given if isinstance(t, Tensor)]
-    for tensor, _ in tensors:
-        tensor.view(U8).zero_()
-    graph.replay()
-    for tensor, kept in tensors:
-        tensor.copy_(kept)
-    graph.replay()
-    torch.cuda.synchronize()
-    check(captured)
-
-
-# -------------------------------------------------------------------------------------------------------------------------- errors
-
-q4, rows, index = values(2, 3, 4, 48), values(20, 48), chosen(2, 3, 8, rows=20)
-q8, k8 = values(3, 8, 32, dtype=E4M3), values(9, 32, dtype=E4M3)
-ERRORS: dict[str, tuple[str, str, Callable[[], Any]]] = {
-    "dtype": ("NSA0506", "'x' has dtype torch.float32; expected torch.bfloat16", lambda: ops.act_quant(f32(3, 128))),
-    "group": ("NSA0514", "no multiple of block_size = 128", lambda: ops.act_quant(values(3, 100))),
-    "inner": (
-        "NSA0509",
-        "axis 0 of 'b', which is [K, N], has extent 8; expected K = 16, as 'a' has it",
-        lambda: ops.matmul(values(5, 16), values(8, 7)),
-    ),
-    "mixed": (
-        "NSA0506",
-        "'b' has dtype torch.float16; expected torch.bfloat16",
-        lambda: ops.matmul(values(5, 16), values(16, 7, dtype=torch.float16)),
-    ),
-    "device": ("NSA0511", "'b' lies on device 'meta', and 'a' on 'cpu'", lambda: ops.matmul(values(5, 16), values(16, 7).to("meta"))),
-    "heads": (
-        "NSA0514",
-        "'q' has 4 heads, and 'k' has 3",
-        lambda: ops.attention(values(2, 5, 4, 16), values(2, 5, 3, 16), values(2, 5, 3, 16)),
-    ),
-    "values": ("NSA0509", "axis 1 of 'v'", lambda: ops.attention(values(2, 5, 4, 16), values(2, 5, 4, 16), values(2, 6, 4, 16))),
-    "rank": (
-        "NSA0508",
-        "'q' has 2 axes, shape [5, 16]; expected 3 or 4",
-        lambda: ops.attention(values(5, 16), values(5, 16), values(5, 16)),
-    ),
-    "index width": ("NSA0509", "axis 1 of 'k'", lambda: ops.fp8_index(q8, f32(3, 8), values(9, 16, dtype=E4M3), f32(9))),
-    "weights": ("NSA0509", "expected H = 8", lambda: ops.mqa_logits(q8, (k8, f32(9)), f32(3, 4), i32(0, 0, 0), i32(9, 9, 9))),
-    "pair": ("NSA0504", "'kv' is the pair of keys and their scales", lambda: ops.mqa_logits(q8, k8, f32(3, 8), i32(0, 0, 0), i32(9, 9, 9))),
-    "long indices": ("NSA0506", "torch.int64; expected torch.int32", lambda: ops.sparse_mla(q4, rows, index.long(), d_v=32)),
-    "indices": (
-        "NSA0509",
-        "axis 1 of 'indices', which is [B, S, K], has extent 2; expected S = 3",
-        lambda: ops.sparse_mla(q4, rows, index[:, :2], d_v=32),
-    ),
-    "cache": (
-        "NSA0509",
-        "axis 1 of 'kv', which is [T, E], has extent 40; expected E = 48",
-        lambda: ops.sparse_mla(q4, rows[:, :40], index, d_v=32),
-    ),
-    "value width": ("NSA0514", "d_v is 512", lambda: ops.sparse_mla(q4, rows, index)),
-    "sink": ("NSA0509", "axis 0 of 'attn_sink'", lambda: ops.sparse_mla(q4, rows, index, d_v=32, attn_sink=f32(5))),
-    "base": ("NSA0516", "lse_base takes 'e' or '2'", lambda: ops.sparse_mla(q4, rows, index, d_v=32, lse_base="10")),
-    "splits": ("NSA0514", "num_splits is 0", lambda: ops.sparse_mla_decode(q4, rows, index, d_v=32, num_splits=0)),
-    "length": ("NSA0509", "expected B = 2", lambda: ops.sparse_mla_decode(q4, rows, index, d_v=32, topk_length=i32(1, 2, 3))),
-    "fp8 width": ("NSA0509", "expected 576", lambda: ops.sparse_mla_fp8_decode(q4, torch.zeros(2, 4, 1, 656, dtype=U8), index)),
-    "fp8 token": (
-        "NSA0509",
-        "expected 656",
-        lambda: ops.sparse_mla_fp8_decode(values(2, 3, 4, 576), torch.zeros(2, 4, 1, 576, dtype=U8), index),
-    ),
-    "page": (
-        "NSA0509",
-        "no multiple of the 36 of a token",
-        lambda: ops.paged_mqa_logits(
-            q8[:, None], torch.zeros(2, 100, dtype=U8), f32(3, 8), i32(1, 1, 1), torch.zeros(3, 1, dtype=torch.int32), 4
-        ),
-    ),
-    "context": (
-        "NSA0514",
-        "max_context_len is 9",
-        lambda: ops.paged_mqa_logits(
-            q8[:, None], torch.zeros(2, 8, 1, 36, dtype=U8), f32(3, 8), i32(1, 1, 1), torch.zeros(3, 1, dtype=torch.int32), 9
-        ),
-    ),
-    "array": (
-        "NSA0504",
-        "'a' is a value of type ndarray; expected a tensor",
-        lambda: ops.matmul(values(5, 16).float().numpy(), values(16, 7)),
-    ),
-    "list": ("NSA0504", "'kv' is a value of type list; expected a tensor", lambda: ops.sparse_mla(q4, [rows], index, d_v=32)),
-    "none": ("NSA0504", "'attn_sink' is None; expected a tensor", lambda: ops.sparse_mqa_sink(q4, rows[None], None, index)),
-    "optional": ("NSA0504", "'topk_length' is a value of type int", lambda: ops.sparse_mla(q4, rows, index, d_v=32, topk_length=8)),
-    "scale": ("NSA0504", "'sm_scale' is a value of type str; expected a number", lambda: ops.sparse_mla(q4, rows, index, "e")),
-    "flag": ("NSA0504", "'causal' is a value of type str; expected True or False", lambda: ops.attention(q4, q4, q4, None, "no")),
-    "scales": (
-        "NSA0504",
-        "'kv' is the pair of keys and their scales, two tensors",
-        lambda: ops.mqa_logits(q8, (k8, 1.0), f32(3, 8), i32(0, 0, 0), i32(9, 9, 9)),
-    ),
-    "backend": ("NSA0607", "unknown backend 'cuda'", lambda: ops.matmul(values(5, 16), values(16, 7), backend="cuda")),
-}
-
-
-@pytest.mark.parametrize("name", ERRORS)
-def test_errors(name: str) -> None:
-    code, sentence, call = ERRORS[name]
-    with pytest.raises(NsaError) as raised:
-        call()
-    (found,) = raised.value.diagnostics
-    assert found.code == code and sentence in found.sentence
 
 
 def test_numbers_of_other_kinds() -> None:

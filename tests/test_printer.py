@@ -30,6 +30,7 @@ from ir_kernels import (
 from nsalang import ir
 from nsalang.base.dtypes import BF16, BOOL, E4M3, E4M3_FNUZ, F16, F32, I8, I32, I64, U8, U32, DType
 from nsalang.base.source import Source, Span
+from nsalang.ir.operations import REDUCTIONS
 from nsalang.ir.printer import number, print_kernel, show
 
 m, n = index("m"), index("n")
@@ -260,6 +261,8 @@ def changed(value: object) -> Iterator[object]:
 def other_ops(node: ir.Node) -> tuple[str, ...]:
     if isinstance(node, ir.Binary):
         return tuple(o for o in ("add", "sub", "lt", "ge", "min", "tdiv", "xor") if o != node.op)
+    if isinstance(node, ir.Reduce):
+        return tuple(o for o in REDUCTIONS if o != node.op)
     return ("log", "neg", "not")
 
 
@@ -276,7 +279,7 @@ def variants(node: ir.Node) -> Iterator[ir.Node]:
         if part.name in ("promises", "checks"):  # walk does not see them
             for i, inner in enumerate(old):
                 yield from (dataclasses.replace(node, **{part.name: (*old[:i], v, *old[i + 1 :])}) for v in variants(inner))  # type: ignore[arg-type]
-        candidates = other_ops(node) if part.name == "op" and not isinstance(node, ir.Reduce) else changed(old)
+        candidates = other_ops(node) if part.name == "op" else changed(old)
         for new in candidates:
             if part.name == "storage" and old is None:
                 new = U8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from nsalang import ir
 from nsalang.base.dtypes import F32, I32
@@ -12,6 +11,7 @@ from nsalang.ir.machine import machine_axes
 from nsalang.lowering.text import Text, call, infix, number, subscript
 from nsalang.lowering.tilelang import matrices as dots
 from nsalang.lowering.tilelang.buffers import buffer, operand_buffer, parallel, place, scalar, start, through_shared
+from nsalang.lowering.tilelang.combine import combine
 from nsalang.lowering.tilelang.dtypes import cast, typed
 from nsalang.lowering.tilelang.elements import element, variable
 from nsalang.lowering.tilelang.expressions import expr, operand
@@ -92,7 +92,7 @@ def reduce(p: Printer, s: ir.Assign, x: ir.Reduce) -> None:
         if axis in dots.rows(p.kernel) or x.op in COMBINED:
             source = through_shared(p, source, x, (*axes[:at], axis, *axes[at:]), s)
         if x.op in COMBINED:
-            combine(p, x, (source, target), (*axes[:at], axis, *axes[at:]), axis, s)
+            combine(p, COMBINED[x.op], (source, target), (*axes[:at], axis, *axes[at:]), axis, s)
         else:
             p.out.line(f"{REDUCTIONS[x.op]}({source}, {target}, dim={at})", s.span)
         source = target
@@ -100,18 +100,6 @@ def reduce(p: Printer, s: ir.Assign, x: ir.Reduce) -> None:
         scalar(p, s, Text(f"{source}[0]"))
     elif not axes:
         p.buffers[s.name] = source
-
-
-def combine(p: Printer, x: ir.Reduce, buffers: tuple[str, str], axes: Sequence[str], axis: str, s: ir.Assign) -> None:
-    """One lane of ``axis`` after the other, from shared memory: by each thread for the lanes that it holds of the other axes."""
-    source, target = buffers
-    kept, step = [a for a in axes if a != axis], p.names.pick("step")
-    with parallel(p, kept, s) if kept else nullcontext():
-        into = element(p, target, kept) if kept else f"{target}[0]"
-        first, each = (f"{source}[{', '.join(lane if a == axis else p.lane[a] for a in axes)}]" for lane in ("0", step))
-        p.out.line(f"{into} = {first}", s.span)
-        with p.out.block(f"for {step} in T.serial(1, {p.kernel.schedule.length(axis)}):", s.span):
-            p.out.line(f"{into} = {into} {COMBINED[x.op]} {each}", s.span)
 
 
 def scan(p: Printer, s: ir.Assign, x: ir.Scan) -> None:

@@ -11,8 +11,9 @@ from nsalang.base.dtypes import BOOL, F32, I32, I64
 from nsalang.lowering import text as both
 from nsalang.lowering.arguments import is_passed_as
 from nsalang.lowering.text import SUM, Text, call, infix, number, prefix, subscript
-from nsalang.lowering.tilelang.dtypes import cast, complement, is_far, typed
+from nsalang.lowering.tilelang.dtypes import cast, typed
 from nsalang.lowering.tilelang.elements import base, index, variable
+from nsalang.lowering.tilelang.far import complement, is_far
 from nsalang.lowering.tilelang.groups import group
 from nsalang.lowering.tilelang.simplifier import is_negated, joined, simplified_wrongly, wrapped
 from nsalang.lowering.tilelang.state import Printer

@@ -1,8 +1,7 @@
 """TileLang's final device function, evaluated on numpy arrays: all threads of all blocks at once, and only what addresses depend on.
 
-A value is an array (lanes or 1, vector elements or 1). Statements run one after the other for all threads, which is one of the orders that
-barriers allow. What cannot be evaluated (a matrix product, an instruction without a meaning here) makes what depends on it opaque, and each
-access with an opaque address or condition is noted as lost.
+Statements run one after the other for all threads, which is one of the orders that barriers allow. What cannot be evaluated (a matrix product, an
+instruction without a meaning here) makes what depends on it opaque (lanes.py).
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from nsalang.code.accesses import Accesses, Array, Kind
-from nsalang.code.slice import ATOMIC, COPY, POINTER, Slice, children, kind_of, name_of, visit
-from nsalang.code.store import Global, Rows, convert, stored, valued
-from nsalang.code.values import BINARY, CALLS, Opaque, all_reduced, reinterpreted
+from nsalang.code.accesses import Accesses, Array
+from nsalang.code.lanes import Lanes
+from nsalang.code.slice import ATOMIC, COPY, kind_of, name_of, pointed, visit
+from nsalang.code.store import Global, Rows, stored, valued
+from nsalang.code.values import Opaque
 
 MOST_TURNS = 200_000
 """Turns of loops that one evaluation may have."""
@@ -24,27 +24,15 @@ MOST_TURNS = 200_000
 _ADDS = {"atomic_add_elem_op": 1, "atomic_addx2_elem_op": 2, "atomic_addx4_elem_op": 4}
 
 
-class Device:
-    """One evaluation. ``pointers`` and ``numbers``: the function's parameters by name."""
+class Device(Lanes):
+    """One evaluation."""
 
     def __init__(
         self, function: Any, pointers: Mapping[str, int], numbers: Mapping[str, float], blocks: int, threads: int, memory: Global
     ) -> None:
-        self.function, self.slice, self.memory, self.threads = function, Slice(function), memory, threads
-        self.block = np.repeat(np.arange(blocks, dtype=np.int64), threads)
-        self.lanes = len(self.block)
-        self.made = Accesses()
-        self.opaque: set[Any] = set()
-        self.rows: dict[Any, Rows] = {}
-        self.env: dict[Any, Array] = {}
-        self.bases: dict[Any, int] = {}
+        super().__init__(function, pointers, numbers, blocks, threads, memory)
         self.matters: dict[Any, bool] = {}
         self.turns = 0
-        for p in function.params:
-            if p in self.slice.parameters:
-                self.bases[p] = pointers[p.name]
-            else:
-                self.env[p] = np.full((1, 1), numbers[p.name]).astype(valued(str(p.dtype)))
 
     def run(self) -> Accesses:
         with np.errstate(all="ignore"):
@@ -106,21 +94,13 @@ class Device:
         if node.var not in self.slice.needed:
             self.touch(node.value, active)
             return
-        self._set(node.var, node.value, active)
-
-    def _set(self, var: Any, value: Any, active: Array) -> None:
-        try:
-            made = self.value(value, active)
-        except Opaque:
-            self.opaque.add(var)
-            return
-        self.env[var] = made
+        self.set(node.var, node.value, active)
 
     def _for(self, node: Any, active: Array) -> None:
         try:
             first, extent = self.value(node.min, active), self.value(node.extent, active)
         except Opaque:
-            self._lose(node.body)
+            self.lose(node.body)
             return
         turn = 0
         while True:
@@ -137,7 +117,7 @@ class Device:
             try:
                 active = active & self.value(node.condition, active)
             except Opaque:
-                self._lose(node.body)
+                self.lose(node.body)
                 return
             if not active.any():
                 return
@@ -155,7 +135,7 @@ class Device:
         except Opaque:
             for part in (node.then_case, node.else_case):
                 if part is not None:
-                    self._lose(part)
+                    self.lose(part)
             return
         for part, now in ((node.then_case, active & condition), (node.else_case, active & ~condition)):
             if part is not None and now.any():
@@ -176,8 +156,8 @@ class Device:
                         found.append(True)
                     case "AllocBuffer":
                         found.append(True)
-                    case "Call" if name_of(inner) == POINTER:
-                        root = self.slice.root(inner.args[1])[0]
+                    case "Call" if (place := pointed(inner)) is not None:
+                        root = self.slice.root(place[0])[0]
                         if root in self.slice.parameters or root in self.slice.needed:
                             found.append(True)
 
@@ -185,53 +165,7 @@ class Device:
             self.matters[node] = bool(found)
         return self.matters[node]
 
-    def _lose(self, node: Any) -> None:
-        """What may or may not run: its accesses are lost, and what it makes is opaque."""
-
-        def look(inner: Any) -> None:
-            match kind_of(inner):
-                case "BufferStore":
-                    root = self.slice.root(inner.buffer.data)[0]
-                    if root in self.slice.parameters:
-                        self.made.lost.add(self._described("written", inner.buffer.name, inner))
-                    else:
-                        self.opaque.add(root)
-                case "BufferLoad":
-                    if self.slice.is_global(inner.buffer.data):
-                        self.made.lost.add(self._described("read", inner.buffer.name, inner))
-                case "Bind":
-                    self.opaque.add(inner.var)
-                case "Call" if name_of(inner) == POINTER:
-                    root = self.slice.root(inner.args[1])[0]
-                    if root in self.slice.parameters:
-                        self.made.lost.add(self._described("read", inner.args[1].name, inner))
-                    else:
-                        self.opaque.add(root)
-
-        visit(node, look)
-
     # ---------------------------------------------------------------------------------------------------------------- accesses
-
-    def _described(self, kind: Kind, name: str, node: Any) -> str:
-        return f"{kind}: {name}: {str(node).strip().splitlines()[-1][:200]}"
-
-    def _note(self, kind: Kind, pointer: Any, offset: Any, dtype: str, count: int, active: Array, node: Any) -> Array | None:
-        """An access to the caller's memory; its addresses, or None where they are lost."""
-        root, begin = self.slice.root(pointer)
-        size = stored(dtype).itemsize
-        try:
-            places = self.value(offset, active)
-        except Opaque:
-            self.made.lost.add(self._described(kind, pointer.name, node))
-            return None
-        self.made.seen.add(f"{kind} {hash(node)}")
-        if count > 1:
-            places = places.astype(np.int64) + np.arange(count)
-        addresses = np.broadcast_to(self.bases[root] + begin + places.astype(np.int64) * size, (self.lanes, places.shape[1]))
-        lanes = active[:, 0]
-        chosen = addresses[lanes]
-        self.made.add(kind, np.broadcast_to(self.block[lanes][:, None], chosen.shape), chosen)
-        return addresses
 
     def _store(self, node: Any, active: Array) -> None:
         pointer, dtype = node.buffer.data, str(node.buffer.dtype)
@@ -242,7 +176,7 @@ class Device:
         if not wide:
             self.touch(node.value, active)
         if root in self.slice.parameters:
-            addresses = self._note("written", pointer, index, dtype, 1, active, node)
+            addresses = self.note("written", pointer, index, dtype, 1, active, node)
             if wide and addresses is not None:
                 try:
                     value = self.value(node.value, active)
@@ -261,84 +195,52 @@ class Device:
             return
         self.rows[root].store(offset, places, active, value, dtype)
 
-    def touch(self, node: Any, active: Array) -> None:
-        """Note the reads of the caller's memory in an expression whose value does not matter."""
-        if not self.slice.has_global(node):
-            return
-        match kind_of(node):
-            case "BufferLoad":
-                for index in node.indices:
-                    self.touch(index, active)
-                if self.slice.is_global(node.buffer.data):
-                    self._note("read", node.buffer.data, node.indices[0], str(node.buffer.dtype), 1, active, node)
-            case "Select":
-                self._touch_choice(node, node.condition, node.true_value, node.false_value, active)
-            case "Call" if name_of(node) == "if_then_else":
-                self._touch_choice(node, node.args[0], node.args[1], node.args[2], active)
-            case "And":
-                self._touch_choice(node, node.a, node.b, None, active)
-            case "Or":
-                self._touch_choice(node, node.a, None, node.b, active)
-            case _:
-                for child in children(node):
-                    self.touch(child, active)
-
-    def _touch_choice(self, node: Any, condition: Any, yes: Any, no: Any, active: Array) -> None:
-        try:
-            self.touch(condition, active)
-            found = self.value(condition, active)
-        except Opaque:
-            self._lose(node)
-            return
-        for part, now in ((yes, active & found), (no, active & ~found)):
-            if part is not None:
-                self.touch(part, now)
-
     def _call(self, call: Any, active: Array) -> None:
         if kind_of(call) != "Call":
             return
         name = name_of(call)
-        pointers = [a for a in call.args if kind_of(a) == "Call" and name_of(a) == POINTER]
         if name == COPY:
             self._copy(call, active)
         elif name in _ADDS or name.startswith(ATOMIC):
-            place = call.args[0]
-            where = self._address(place)
+            where = pointed(call.args[0])
             if name not in _ADDS or where is None or not self.slice.is_global(where[0]):
-                self._lose(call)
+                self.lose(call)
                 return
             for part in (where[1], *call.args[1:]):
                 self.touch(part, active)
-            self._note("written", where[0], where[1], where[2], _ADDS[name], active, call)
+            self.note("written", where[0], where[1], where[2], _ADDS[name], active, call)
             self.opaque |= {self.slice.root(where[0])[0]} & self.slice.needed
         elif name == "call_extern" and "CumSum" in str(call.args[0].value):
             self._scan(call)
         else:
-            for pointer in pointers:
-                if self.slice.is_global(pointer.args[1]):
-                    self.made.lost.add(self._described("read", pointer.args[1].name, call))
+            for place in filter(None, map(pointed, call.args)):
+                if self.slice.is_global(place[0]):
+                    self.made.lost.add(self.described("read", place[0].name, call))
             self.opaque |= {n for a in call.args if kind_of(a) != "StringImm" for n in self.slice.names(a) if n in self.rows}
 
     def _copy(self, call: Any, active: Array) -> None:
         """An asynchronous copy to shared memory: what is not wanted is filled with zeros."""
-        target, source = call.args[0], call.args[1]
-        count, dtype = int(call.args[2]), str(source.args[0].dtype)
-        root, offset = self.slice.root(target.args[1])
+        target, source = pointed(call.args[0]), pointed(call.args[1])
+        if target is None or source is None:
+            self.lose(call)
+            return
+        count, dtype = int(call.args[2]), source[2]
+        root, offset = self.slice.root(target[0])
         now = active
         if len(call.args) > 3:
             try:
                 now = active & self.value(call.args[3], active)
             except Opaque:
-                self._lose(call)
+                self.lose(call)
                 return
-        self.touch(source.args[2], now)
-        addresses = self._note("read", source.args[1], source.args[2], dtype, count, now, call)
+        self.touch(source[1], now)
+        addresses = self.note("read", source[0], source[1], dtype, count, now, call)
         if root not in self.slice.needed:
             return
         if addresses is None:
             self.opaque.add(root)
             return
-        places = self.value(target.args[2], active).astype(np.int64) + np.arange(count)
+        places = self.value(target[1], active).astype(np.int64) + np.arange(count)
         self.rows[root].store(offset, places, active, self.memory.load(addresses, np.broadcast_to(now, addresses.shape), dtype), dtype)
 
     def _scan(self, call: Any) -> None:
@@ -362,101 +264,11 @@ class Device:
         total = np.flip(total, axis) if reverse else total
         self.rows[into].data[:, to : to + count] = np.ascontiguousarray(total).reshape(len(data), -1).view(np.uint8)
 
-    def _address(self, pointer: Any) -> tuple[Any, Any, str] | None:
-        """A pointer's data, the element at which it points, and the type of elements."""
-        if kind_of(pointer) == "Call" and name_of(pointer) == POINTER:
-            return pointer.args[1], pointer.args[2], str(pointer.args[0].dtype)
-        if kind_of(pointer) == "Call" and name_of(pointer) == "address_of":
-            load = pointer.args[0]
-            return load.buffer.data, load.indices[0], str(load.buffer.dtype)
-        return None
-
     def _shared(self, pointer: Any) -> tuple[Any, int, str]:
         """A pointer's root, its byte there (-1 where that is no constant), and the type of its elements."""
-        found = self._address(pointer)
+        found = pointed(pointer)
         if found is None:
             return pointer, -1, "int32"
         data, place, dtype = found
         root, begin = self.slice.root(data)
         return root, begin + int(place) * stored(dtype).itemsize if kind_of(place) == "IntImm" else -1, dtype
-
-    # -------------------------------------------------------------------------------------------------------------- expressions
-
-    def value(self, node: Any, active: Array) -> Array:
-        """An expression's value, the reads in it noted. Raises Opaque."""
-        kind = kind_of(node)
-        if kind in BINARY:
-            a = self.value(node.a, active)
-            if kind in ("And", "Or") and self.slice.has_global(node.b):
-                b = self.value(node.b, active & (a if kind == "And" else ~a))
-            else:
-                b = self.value(node.b, active)
-            made: Array = BINARY[kind](a, b)
-            return made if made.dtype == bool else made.astype(a.dtype, copy=False)
-        match kind:
-            case "IntImm" | "FloatImm":
-                return np.full((1, 1), node.value).astype(valued(str(node.dtype)))
-            case "Var":
-                if node in self.opaque or node not in self.env:
-                    raise Opaque(node.name)
-                return self.env[node]
-            case "Cast":
-                return convert(self.value(node.value, active), str(node.value.dtype), str(node.dtype))
-            case "Not":
-                return np.equal(self.value(node.a, active), False)
-            case "Ramp":
-                base, stride = self.value(node.base, active), self.value(node.stride, active)
-                ramp: Array = (base + stride * np.arange(int(node.lanes), dtype=base.dtype)).astype(base.dtype)
-                return ramp
-            case "Broadcast":
-                return self.value(node.value, active)
-            case "Select":
-                return self._choice(node.condition, node.true_value, node.false_value, active)
-            case "Let":
-                self._set(node.var, node.value, active)
-                return self.value(node.body, active)
-            case "BufferLoad":
-                return self._load(node, active)
-            case "Call":
-                return self._called(node, active)
-            case _:
-                raise Opaque(kind)
-
-    def _choice(self, condition: Any, yes: Any, no: Any, active: Array) -> Array:
-        found = self.value(condition, active)
-        made: Array = np.where(found, self.value(yes, active & found), self.value(no, active & ~found))
-        return made
-
-    def _load(self, node: Any, active: Array) -> Array:
-        pointer, dtype = node.buffer.data, str(node.buffer.dtype)
-        root, offset = self.slice.root(pointer)
-        (index,) = node.indices
-        if root in self.slice.parameters:
-            self.touch(index, active)
-            addresses = self._note("read", pointer, index, dtype, 1, active, node)
-            if addresses is None or root in self.opaque:
-                raise Opaque(pointer.name)
-            return self.memory.load(addresses, np.broadcast_to(active, addresses.shape), dtype)
-        if root in self.opaque or root not in self.rows:
-            raise Opaque(pointer.name)
-        return self.rows[root].load(offset, self.value(index, active), dtype)
-
-    def _called(self, node: Any, active: Array) -> Array:
-        name, kind = name_of(node), valued(str(node.dtype))
-        if name == "if_then_else":
-            return self._choice(node.args[0], node.args[1], node.args[2], active)
-        if name == "infinity":
-            return np.full((1, 1), np.inf, dtype=kind)
-        if name == "reinterpret":
-            return reinterpreted(self.value(node.args[0], active), kind)
-        if name == "call_extern":
-            found = re.fullmatch(r"tl::AllReduce<tl::(\w+), (\d+), (\d+), (\d+)(?:, .*)?>::run", str(node.args[0].value))
-            if found is None:
-                raise Opaque(str(node.args[0].value))
-            value = self.value(node.args[1], active)
-            whole = np.broadcast_to(value, (self.lanes, value.shape[1]))
-            return all_reduced(found[1], int(found[2]), int(found[3]), int(found[4]), whole, self.threads)
-        if name not in CALLS:
-            raise Opaque(name)
-        made: Array = CALLS[name](*(self.value(a, active) for a in node.args))
-        return made.astype(kind, copy=False)

@@ -23,6 +23,16 @@ def visit(node: Any, look: Any) -> None:
     tirx.stmt_functor.post_order_visit(node, look)
 
 
+def pointed(pointer: Any) -> tuple[Any, Any, str] | None:
+    """A pointer's data, the element at which it points, and the type of elements; None of what is no pointer, or is one that is not understood."""
+    if kind_of(pointer) == "Call" and name_of(pointer) == POINTER:
+        return pointer.args[1], pointer.args[2], str(pointer.args[0].dtype)
+    if kind_of(pointer) == "Call" and name_of(pointer) == "address_of":
+        load = pointer.args[0]
+        return load.buffer.data, load.indices[0], str(load.buffer.dtype)
+    return None
+
+
 class Slice:
     """``needed``: variables, and the variables of buffers' data, whose values matter. ``roots``: pointers by what they are derived from, with the
     offset in bytes. ``parameters``: the pointers that the function is given."""
@@ -139,17 +149,17 @@ class Slice:
     def _call(self, call: Any, around: list[Any]) -> None:
         if kind_of(call) != "Call":
             return
-        pointers = [a for a in call.args if kind_of(a) == "Call" and name_of(a) == POINTER]
-        for pointer in pointers:
-            if self.is_global(pointer.args[1]):
-                self._wants(pointer.args[2], around)
-                if name_of(call) == COPY and len(call.args) > 3:
-                    self._wants(call.args[3], around)
-            for part in (pointer.args[2], *((call.args[3],) if len(call.args) > 3 and name_of(call) == COPY else ())):
-                self._reads(part, around)
-        for argument in call.args:
-            if argument not in pointers and kind_of(argument) != "StringImm":
-                self._reads(argument, around)
+        found = [pointed(a) for a in call.args]
+        wanted = list(call.args[3:]) if name_of(call) == COPY else []
+        for argument, place in zip(call.args, found, strict=True):
+            if place is None:
+                if kind_of(argument) != "StringImm":
+                    self._reads(argument, around)
+                continue
+            if self.is_global(place[0]):
+                for part in (place[1], *wanted):
+                    self._wants(part, around)
+            self._reads(place[1], around)
         # What it writes, wherever that is, comes from all that it is given.
         for written in call.args:
             for name in self.names(written) if kind_of(written) in ("Var", "Call", "BufferLoad") else ():

@@ -12,7 +12,7 @@ import click
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, DType
 from nsalang.base.source import NsaError
-from nsalang.commands.settings import const_settings, kernel_in, pairs, present_of, sort_out
+from nsalang.commands.settings import kernel_in, pairs, present_of, signature_under, sort_out
 from nsalang.host import extents
 from nsalang.host.memory import described, enough_memory
 from nsalang.types.signature import Parameter, Setting, Signature
@@ -63,7 +63,7 @@ def case_of(
 
     kernel = kernel_in(file, name)
     raw = pairs(defines, "-D")
-    signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
+    signature = signature_under(kernel, raw)
     given = sort_out(raw, signature)
     tensors = load_inputs(inputs, signature, given.constants)
     loaded = [n for n in tensors if (p := signature.parameter(n)) is not None and p.optional]

@@ -18,7 +18,6 @@ from nsalang.build.backends import choose_backend
 from nsalang.build.pipeline import Choice, Meaning
 from nsalang.commands.settings import (
     allow_option,
-    const_settings,
     define_options,
     kernels_in,
     known_to,
@@ -26,6 +25,7 @@ from nsalang.commands.settings import (
     pin_option,
     pinned,
     present_of,
+    signature_under,
     sort_out,
 )
 from nsalang.report.files import write_files
@@ -170,7 +170,7 @@ def meanings(
 
     Raises NSA0517 and NSA0518 where a dtype or a specialised dimension is missing, UsageError where there are more than 16 variants.
     """
-    signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
+    signature = signature_under(kernel, raw)
     given = sort_out(raw, signature)
     for parameter in signature.parameters:
         if parameter.kind == "dtype" and parameter.name not in given.constants and not parameter.has_default:

@@ -12,7 +12,9 @@ import click
 
 from nsalang import ir, syntax
 from nsalang.base.dtypes import ALL, BOOL
+from nsalang.base.source import NsaError
 from nsalang.commands.python_files import no_kernel
+from nsalang.launch.arguments import constant
 from nsalang.types.missing_grid import check_grids
 from nsalang.types.signature import Parameter, Setting, Signature, called_kernels, functions, is_kernel, is_program
 
@@ -125,9 +127,22 @@ def const_settings(function: syntax.Function, raw: dict[str, str]) -> dict[str, 
     return found
 
 
+def signature_under(kernel: Entry, raw: dict[str, str]) -> Signature:
+    """The signature under the const and dtype parameters among the names given. Raises UsageError for one of a wrong kind."""
+    found, base = const_settings(kernel.unit.function, raw), kernel.signature
+    for name, value in found.items():
+        parameter = base.parameter(name)
+        if parameter is not None:
+            try:
+                constant(parameter, value)
+            except NsaError as error:
+                raise click.UsageError(error.diagnostics[0].sentence) from None
+    return kernel.unit.signature(found)
+
+
 def meaning_of(kernel: Entry, raw: dict[str, str], present: Sequence[str], without: Sequence[str], target: Target) -> Meaning:
     """What -D, --with and --without make of a kernel for a target. Raises UsageError for what they cannot say, NSA0517, NSA0518."""
-    signature = kernel.unit.signature(const_settings(kernel.unit.function, raw))
+    signature = signature_under(kernel, raw)
     given = sort_out(raw, signature)
     chosen = present_of(signature, present, without)
     dims = {d: v for d, v in given.dims.items() if d in signature.specialised or d not in given.scalars}

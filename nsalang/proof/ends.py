@@ -274,7 +274,7 @@ def between_sizes(at: Known, value: ir.Expr, low: int, high: int) -> ir.Expr | N
     if ends.low is None or ends.high is None or not (_only_sizes(ends.low) and _only_sizes(ends.high)):
         return None
     wanted = ir.binary("le", ir.const(low), _neat(ends.low)), ir.binary("le", _neat(ends.high), ir.const(high))
-    parts = [p for p in dict.fromkeys(_plainly(w) for w in wanted) if not holds(p)]
+    parts = [p for p in dict.fromkeys(_plainly(w) for w in wanted) if not holds(p) and not _is_sum_of_sizes(p)]
     return every(parts) if any(isinstance(n, (ir.Dim, ir.Scalar)) for p in parts for n in ir.walk(p)) else None
 
 
@@ -285,6 +285,14 @@ def kept_by(condition: ir.Expr, sizes: tuple[int, ...] = PLAIN) -> bool:
         return all(evaluate(p, dict.fromkeys(names, size)) for p in conjuncts(condition) for size in sizes)
     except Open:
         return False
+
+
+def _is_sum_of_sizes(e: ir.Binary) -> bool:
+    """Whether it says that sums and products of dimensions are not below 0, or below less."""
+    plain = (ir.Dim, ir.Const)
+    nodes = list(ir.walk(e.b))
+    made = all(isinstance(n, plain) or (isinstance(n, ir.Binary) and n.op in ("add", "mul")) for n in nodes)
+    return made and isinstance(e.a, ir.Const) and e.a.value <= 0 and all(n.value >= 0 for n in nodes if isinstance(n, ir.Const))
 
 
 def _neat(e: ir.Expr) -> ir.Expr:

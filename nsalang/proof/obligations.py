@@ -67,7 +67,7 @@ class Access:
 
 @dataclass(slots=True)
 class Look(Symbols):
-    """What is asked of the expressions at a point of a kernel: what holds there, and what was found. ``quiet``: nothing is asked."""
+    """What is asked of the expressions at a point of a kernel: what holds there, and what was found. ``quiet``: nothing is noted."""
 
     facts: list[ir.Expr] = field(default_factory=list)
     loops: tuple[str, ...] = ()

@@ -176,7 +176,7 @@ class Reason:
 
     def _add(self, row: Sum) -> None:
         self.rows.append(row)
-        if len(row) <= 2 and all(len(m) <= 1 for m in row):
+        if len(row.keys() - {()}) == 1 and all(len(m) <= 1 for m in row):  # a row of two symbols bounds neither
             for m, c in row.items():
                 if m and c > 0:
                     bound = -(row.get((), 0) // c)

@@ -233,3 +233,16 @@ def test_a_python_file_that_ends_itself(text: str, capfd: pytest.CaptureFixture[
     path.write_text(text + "\n")
     code, _, err = run(capfd, "prove", path)
     assert code == 1 and err.count("error[NSA0704]") == 1 and "cannot be imported" in err
+
+
+@pytest.mark.parametrize("command", ["show", "prove", "run", "compile"])
+@pytest.mark.parametrize(
+    "value, wanted",
+    [("k=1.5", "an integer"), ("k=True", "an integer"), ("b=3", "True or False"), ("k=f32", "an integer"), ("k=nan", "an integer")],
+)
+def test_a_constant_of_a_wrong_kind(value: str, wanted: str, command: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "one.nsa"
+    file.write_text(TEXT)
+    code, _, err = run(capfd, command, file, "-D", value)
+    name, text = value.split("=")
+    assert code == 2 and f"argument '{name}' is a const parameter and takes {wanted}, not {text}" in err

@@ -331,8 +331,27 @@ def weighted_sum(x: i32[M, N], y: Out[i32[M]]):
 def product_of_scalars(W: i64, P: i64, y: Out[i32[N]]):
     for n in grid(N):
         y[n] = W * P
+
+
+def product_of_lanes(x: i64[M, 7], y: Out[i64[M]]):
+    n = span(7)
+    promise(0 <= x <= 512)
+    for m in grid(M):
+        y[m] = prod(x[m, n], axis=n)
+
+def product_of_lanes_small(x: i64[M, 7], y: Out[i64[M]]):
+    n = span(7)
+    promise(0 <= x <= 500)
+    for m in grid(M):
+        y[m] = prod(i64(i8(minimum(x[m, n], 127))), axis=n)
+
+def byte_times_clamped(d: u8[N], x: i64[N], y: Out[i64[N]]):
+    for n in grid(N):
+        y[n] = i64(d[n]) * clamp(x[n], -288230376151711745, 1073741824)
 """
 WRONG = {
+    "byte_times_clamped": ("overflow", "i64(d[n]) * clamp(x[n], -288230376151711745, 1073741824)"),
+    "product_of_lanes": ("overflow", "prod(x[m, n], axis=n)"),
     "tiles_too_many": ("overflow", "hi"),
     "steps_too_many": ("overflow", "a[1]"),
     "steps_to_the_top": ("overflow", "9223372036854775807"),
