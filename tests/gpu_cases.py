@@ -1,200 +1,37 @@
 """Calls of the kernels of sparse attention at the sizes that matter on a GPU: shapes alone, so that they can be compiled without data, and how to
-make the data and the float64 reference on a device. Inputs are as spoiled as they may be: see sparse_cases.py for the same on the CPU."""
+make the data and the float64 reference on a device."""
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import references as ref
 import torch
+from gpu_data import (
+    BF16,
+    E4M3,
+    F16,
+    F32,
+    I32,
+    U8,
+    Case,
+    Made,
+    Shape,
+    Verdict,
+    attends,
+    cycled,
+    generator,
+    indices,
+    normal,
+    quantized,
+    ratio,
+    scored,
+    scores,
+    sinks,
+    sparse_attention,
+)
 from torch import Tensor
-
-BF16, F16, F32, I32, E4M3, U8 = torch.bfloat16, torch.float16, torch.float32, torch.int32, torch.float8_e4m3fn, torch.uint8
-CHUNK = 1 << 31
-"""Bytes of the greatest temporary of a reference."""
-
-Shape = tuple[tuple[int, ...], torch.dtype]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is wrong, or nothing, and the worst error in units of its bound."""
-
-    complaint: str
-    worst: float
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """``check`` takes the outputs in order. ``keep``: which elements of the first output are defined, where not all are."""
-
-    arguments: dict[str, Tensor]
-    check: Callable[..., Verdict]
-    keep: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """``shapes``: of tensor arguments; ``options``: the others. ``batch``: the axis of each argument that runs over rows of which each is a thing
-    of its own, and ``batch_out`` of each output; ``pins``: the schedule under which its bits must not depend on the number of rows.
-    ``layout``: "" (contiguous), "apart" (rows further apart, still aligned), "odd" (an element behind an aligned address)."""
-
-    kernel: str
-    title: str
-    shapes: Mapping[str, Shape]
-    options: Mapping[str, Any]
-    make: Callable[[str], Made]
-    variant: str = ""
-    batch: Mapping[str, int] = field(default_factory=dict)
-    batch_out: tuple[int, ...] = ()
-    pins: Mapping[str, int] = field(default_factory=dict)
-    layout: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.kernel} {self.title}{f' {self.layout}' if self.layout else ''}"
-
-    def empty(self) -> dict[str, Any]:
-        """Arguments without contents on the CPU."""
-        return {n: placed(torch.empty(s, dtype=d), self.layout, copy=False) for n, (s, d) in self.shapes.items()} | dict(self.options)
-
-    def made(self, device: str) -> tuple[dict[str, Any], Made]:
-        """All arguments, laid out as the case says, and the rest."""
-        made = self.make(device)
-        for n, t in made.arguments.items():
-            assert (tuple(t.shape), t.dtype) == self.shapes[n], (self.name, n, t.shape, t.dtype)
-        return {n: placed(t, self.layout) for n, t in made.arguments.items()} | dict(self.options), made
-
-
-def placed(x: Tensor, layout: str, copy: bool = True) -> Tensor:
-    """The same values in rows that lie apart; what has fewer than two axes, and bytes that are viewed as something else, stay as they are."""
-    if not layout or x.dim() < 2 or x.dtype == U8:
-        return x
-    gap = 16 // x.element_size() if layout == "apart" else 1
-    bits = x if x.element_size() > 1 else x.view(U8)
-    wide = torch.empty(*x.shape[:-1], x.shape[-1] + 2 * gap, dtype=bits.dtype, device=x.device)[..., gap : gap + x.shape[-1]]
-    if copy:
-        wide.copy_(bits)
-    return wide.view(x.dtype) if bits is not x else wide
-
-
-# ---------------------------------------------------------------------------------------------------------------- data and references
-
-
-def generator(device: str, *key: object) -> torch.Generator:
-    return torch.Generator(device).manual_seed(zlib.crc32(repr(key).encode()))
-
-
-def normal(g: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=g, device=g.device)
-
-
-def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
-    scale = values.abs().amax(-1).clamp(min=1e-4) / 448
-    return (values / scale[..., None]).to(E4M3), scale
-
-
-def indices(g: torch.Generator, count: int, k: int, rows: int, bad: float) -> Tensor:
-    """[count, k]: rows without a repetition in any order, as many as there are, ``bad`` of them replaced by what names none."""
-    wrong = torch.tensor(ref.bad_indices(rows), device=g.device)[torch.randint(0, 6, (count, k), generator=g, device=g.device)]
-    if not rows or not count or not k:
-        return wrong.int()
-    order = torch.rand(count, rows, generator=g, device=g.device).argsort(-1)[:, :k]
-    chosen = torch.cat([order, wrong[:, order.shape[1] :]], 1)
-    chosen = torch.where(torch.rand(count, k, generator=g, device=g.device) < bad, wrong, chosen)
-    if order.shape[1] < k:
-        chosen = chosen.gather(1, torch.rand(count, k, generator=g, device=g.device).argsort(-1))
-    return chosen.int()
-
-
-def sparse_attention(
-    q: Tensor, rows: Tensor, idx: Tensor, scale: float, width: int, length: Tensor | None = None, limit: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """As references.sparse_attention, many tokens at a time."""
-    s, h, e = q.shape
-    k = idx.shape[1]
-    o = torch.zeros(s, h, width, dtype=torch.float64, device=q.device)
-    lse = torch.full((s, h), math.inf, dtype=torch.float64, device=q.device)
-    if not len(rows) or not k:
-        return o, lse
-    wide = rows.double()
-    step = max(1, CHUNK // (8 * k * max(e, h)))
-    for a in range(0, s, step):
-        chosen = idx[a : a + step].long()
-        good = (chosen >= 0) & (chosen < len(rows))
-        if length is not None:
-            good &= torch.arange(k, device=q.device) < length[a : a + step, None]
-        if limit is not None:
-            good &= chosen <= limit[a : a + step, None]
-        keys = wide[chosen.clamp(0, len(rows) - 1)].masked_fill(~good[..., None], 0)
-        found = (q[a : a + step].double() @ keys.transpose(1, 2) * scale).masked_fill(~good[:, None], -math.inf)
-        sums = torch.logsumexp(found, -1)
-        empty = sums == -math.inf
-        weights = torch.exp(found - sums[..., None]).masked_fill(empty[..., None], 0)
-        o[a : a + step] = weights @ keys[..., :width]
-        lse[a : a + step] = sums.masked_fill(empty, math.inf)
-    return o, lse
-
-
-def scores(q: Tensor, k: Tensor, k_scale: Tensor, w: Tensor) -> Tensor:
-    """references.scores, some tokens at a time."""
-    s, h, _ = q.shape
-    step = max(1, CHUNK // (8 * max(h, 1) * max(len(k), 1)))
-    parts = [ref.scores(q[a : a + step], k, k_scale, w[a : a + step]) for a in range(0, s, step)]
-    return torch.cat(parts) if parts else torch.zeros(0, len(k), dtype=torch.float64, device=q.device)
-
-
-def ratio(found: Tensor, wanted: Tensor, bound: ref.Bound) -> float:
-    """The worst element in units of what it may be off by, or 1 - cosine in units of its bound, whichever is greater."""
-    if found.shape != wanted.shape:
-        return math.inf
-    if not found.numel():
-        return 0.0
-    x, y = found.double(), wanted
-    apart = torch.isinf(x) | torch.isinf(y)
-    allowed = (bound.relative * y.abs()).clamp(min=bound.absolute)
-    worst = float(((x - y).abs() / allowed).masked_fill(apart, 0).max())
-    return max(worst, similarity(found, wanted) / bound.cosine)
-
-
-def similarity(found: Tensor, wanted: Tensor) -> float:
-    return ref.similarity_error(found, wanted) if found.shape == wanted.shape else math.inf
-
-
-def attends(wanted: Tensor, sums: Tensor, bound: ref.Bound, lse_bound: ref.Bound, unit: float = 1.0) -> Callable[..., Verdict]:
-    def check(o: Tensor, lse: Tensor | None = None) -> Verdict:
-        said, worst = ref.complaint(o, wanted, bound), ratio(o, wanted, bound)
-        if lse is not None:
-            said = said or (f"lse: {c}" if (c := ref.complaint(lse, sums / unit, lse_bound)) else "")
-            worst = max(worst, ratio(lse, sums / unit, lse_bound))
-        return Verdict(said, worst)
-
-    return check
-
-
-def scored(wanted: Tensor, keep: Tensor | None) -> Callable[[Tensor], Verdict]:
-    def check(out: Tensor) -> Verdict:
-        seen = out if keep is None else torch.where(keep, out, -math.inf)
-        return Verdict(ref.logits_complaint(seen, wanted), similarity(seen, wanted) / ref.LOGITS)
-
-    return check
-
-
-def sinks(g: torch.Generator, h: int) -> Tensor:
-    sink = normal(g, h)
-    sink[1::4], sink[2::4], sink[3::8] = -math.inf, math.inf, 200.0
-    return sink
-
-
-def cycled(values: tuple[int, ...], n: int, device: str) -> Tensor:
-    return torch.tensor([values[i % len(values)] for i in range(n)], dtype=I32, device=device)
-
-
-# ------------------------------------------------------------------------------------------------------------------------------ kernels
 
 
 def heads_class(h: int) -> int:
@@ -444,174 +281,3 @@ def sparse_mqa_sink(b: int, s: int, h: int, t: int, k: int, d: int = 128, dtype:
         (0,),
         **more,
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------------------- the lists
-
-HEADS = (1, 8, 16, 40, 64, 128)
-TAILS = ((128, 128), (256, 256), (512, 512), (592, 128), (1840, 256), (1592, 384), (1521, 512), (95, 128), (153, 256), (114, 384))
-CORNERS = ((1, 128, 128), (1234, 4321, 4096), (4096, 2048, 2048), (62, 32, 2048), (62, 64, 8192))
-"""Tokens, rows, indices."""
-FP8_SIZES = (
-    (512, 64, 2),
-    (512, 64, 64),
-    (512, 64, 69),
-    (1024, 576, 2),
-    (1024, 576, 61),
-    (2046, 2048, 2),
-    (2046, 2048, 64),
-    (2046, 2048, 576),
-)
-
-
-def cases() -> Iterator[Case]:
-    """The most important first: each kernel once, then all heads, tails, options, the great sizes, layouts."""
-    yield sparse_mla(64, 128, 592, 128)
-    yield mqa_logits(130, 1111, 64)
-    yield matmul(1000, 520, 392)
-    yield attention(64, 77, 150, 8, 2, 128, True)
-    yield sparse_mla(64, 16, 1521, 512, parts=8)
-    yield sparse_mla_fp8(64, 1, 128, 512, 64, 64)
-    yield fp8_index(64, 3, 700, 64)
-    yield paged_mqa_logits(64, 1, 64, 1500)
-    yield sparse_mqa_sink(1, 512, 8, 1024, 256, dtype=BF16)
-    yield sparse_mqa_sink(64, 5, 64, 700, 100)
-    # 64 rows each: their bits in batches.
-    yield matmul(64, 520, 392)
-    yield matmul(64, 300, 4096, F16)
-    yield mqa_logits(64, 1111, 64)
-    yield mqa_logits(64, 600, 8, clean=False)
-    yield sparse_mla(64, 16, 592, 200, length=True, limit=True, sink=True, base2=True)
-    yield sparse_mla(64, 40, 592, 200)
-    yield sparse_mla(64, 128, 592, 200, length=True, sink=True, base2=True, parts=8)
-    yield sparse_mla_fp8(64, 1, 16, 512, 64, 64, length=True, sink=True)
-    yield fp8_index(64, 2, 300, 8)
-    yield paged_mqa_logits(64, 2, 32, 500, clean=False)
-    yield attention(64, 33, 70, 4, 1, 64, False)
-    yield sparse_mqa_sink(64, 3, 8, 300, 130, dtype=BF16)
-    for h in (64, 16, 1, 8, 40):
-        yield sparse_mla(62, h, 1521, 512)
-    for t, k in TAILS:
-        yield sparse_mla(62, 128, t, k)
-    yield sparse_mla(4096, 128, 8192, 2048, bad=0.0)
-    yield mqa_logits(2048, 8192, 32, 64, clean=False, full=True)
-    for h in (1, 8, 16, 40, 128):
-        yield mqa_logits(61, 600, h)
-        yield fp8_index(2, 33, 517, h)
-        yield sparse_mla(5, h, 700, 300, parts=4)
-        yield sparse_mla_fp8(4, 3, h, 1024, 61, 576)
-        yield paged_mqa_logits(7, 1, h, 500)
-        yield sparse_mqa_sink(2, 9, h, 300, 130, 512)
-    for h in (1, 8, 16, 64):
-        yield attention(2, 130, 130, h, 1, 64, True)
-    for h in (16, 128):
-        yield sparse_mla(62, h, 592, 200, length=True)
-        yield sparse_mla(62, h, 592, 200, limit=True)
-        yield sparse_mla(62, h, 592, 200, sink=True)
-        yield sparse_mla(62, h, 592, 200, length=True, limit=True, sink=True, base2=True)
-        yield sparse_mla(62, h, 592, 200, lse=False)
-        yield sparse_mla(62, h, 592, 200, length=True, sink=True, base2=True, parts=8)
-        yield sparse_mla_fp8(74, 1, h, 512, 64, 64, length=True, sink=True)
-    for rows, k, page in FP8_SIZES:
-        yield sparse_mla_fp8(4, 3, 128, rows, page, k)
-    yield sparse_mla_fp8(74, 3, 64, 1024, 61, 576)
-    yield sparse_mla_fp8(321, 1, 64, 2046, 64, 2048, length=True)
-    yield sparse_mla_fp8(4, 1, 128, 512, 64, 64, bad=1.0)
-    for s, t, k in CORNERS:
-        yield sparse_mla(s, 128, t, k)
-    for s, h in ((1, 64), (213, 64), (213, 128), (1, 8)):
-        yield sparse_mla(s, h, 1840, 256)
-    yield sparse_mla(70_000, 16, 300, 100)
-    for s, t, k in ((0, 9, 7), (2, 0, 7), (2, 9, 0), (3, 5, 40)):
-        yield sparse_mla(s, 16, t, k)
-        yield sparse_mla(s, 16, t, k, parts=4)
-    yield sparse_mla_fp8(2, 1, 16, 0, 64, 5)
-    yield sparse_mla_fp8(0, 1, 16, 64, 64, 5)
-    yield mqa_logits(300, 700, 64, clean=False)
-    yield mqa_logits(70, 5001, 64)
-    yield mqa_logits(70, 5001, 8, clean=False, hidden=False)
-    yield mqa_logits(300, 700, 64, hidden=False)
-    yield mqa_logits(5, 3, 64)
-    yield mqa_logits(0, 5, 64)
-    yield mqa_logits(3, 0, 64)
-    yield paged_mqa_logits(7, 2, 64, 1000)
-    yield paged_mqa_logits(7, 2, 32, 1000, clean=False)
-    yield paged_mqa_logits(9, 2, 64, 300, page=1)
-    yield paged_mqa_logits(0, 1, 64, 100)
-    yield fp8_index(16, 1, 5000, 64)
-    yield fp8_index(1, 0, 64, 64)
-    yield matmul(1, 1, 1)
-    yield matmul(333, 257, 100, F16)
-    yield matmul(130, 70, 90, F32)
-    yield matmul(4, 5, 0)
-    yield matmul(0, 5, 3)
-    yield matmul(4096, 4096, 4096)
-    yield attention(1, 300, 77, 6, 2, 128, False)
-    yield attention(1, 200, 333, 4, 4, 128, True, F16)
-    yield attention(1, 90, 50, 4, 1, 64, True)
-    yield attention(1, 3, 0, 2, 1, 64, False)
-    yield attention(1, 0, 4, 2, 1, 64, True)
-    yield attention(4, 4096, 4096, 16, 16, 128, True)
-    for layout in ("apart", "odd"):
-        for case in (
-            sparse_mla(62, 128, 592, 200), sparse_mla(62, 16, 592, 200), sparse_mla(5, 16, 700, 300, parts=4), mqa_logits(61, 600, 64),
-            fp8_index(2, 33, 517, 64), attention(2, 77, 150, 8, 2, 128, True), matmul(300, 520, 392), sparse_mqa_sink(2, 9, 64, 300, 130),
-            sparse_mla_fp8(4, 3, 64, 1024, 61, 576), paged_mqa_logits(7, 1, 64, 500),
-        ):  # fmt: skip
-            yield replace(case, layout=layout)
-    yield mqa_logits(4096, 8192, 64, clean=False, full=True)
-    yield mqa_logits(8192, 65536, 64, hidden=False)
-    yield paged_mqa_logits(256, 1, 64, 8192)
-    yield paged_mqa_logits(256, 2, 32, 8192)
-    yield sparse_mqa_sink(1, 4096, 128, 8192, 1024, 512)
-    yield sparse_mla_fp8(128, 2, 128, 32768, 64, 2048)
-
-
-def small() -> Iterator[Case]:
-    """For a sanitizer: every kernel with tails, and once without, few tokens; the variants are those of ``cases``."""
-    yield sparse_mla(3, 16, 95, 70)
-    yield mqa_logits(9, 70, 64)
-    yield sparse_mla_fp8(2, 1, 16, 90, 61, 70)
-    yield sparse_mla(3, 16, 95, 70, parts=8)
-    yield paged_mqa_logits(3, 1, 64, 150)
-    yield sparse_mqa_sink(1, 3, 8, 70, 66, dtype=BF16)
-    yield attention(1, 70, 45, 4, 2, 128, True)
-    yield fp8_index(2, 3, 37, 64)
-    yield matmul(33, 17, 70)
-    yield sparse_mla(2, 40, 114, 128)
-    yield sparse_mla(2, 128, 64, 192, bad=0.0)
-    yield sparse_mla(6, 16, 95, 70, length=True, limit=True, sink=True, base2=True)
-    yield sparse_mla(6, 40, 95, 70, length=True, sink=True, base2=True, parts=8)
-    yield sparse_mla_fp8(2, 1, 128, 90, 61, 70, length=True, sink=True)
-    yield mqa_logits(66, 256, 64, clean=False)
-    yield mqa_logits(5, 3, 8)
-    yield fp8_index(2, 3, 130, 8)
-    yield paged_mqa_logits(3, 2, 64, 150)
-    yield sparse_mqa_sink(2, 3, 40, 70, 66, 512)
-    yield attention(1, 128, 128, 4, 4, 128, False)
-    yield matmul(128, 256, 192)
-    yield matmul(33, 17, 70, F32)
-    yield sparse_mla(2, 16, 0, 7)
-    for case in (sparse_mla(3, 16, 95, 70), mqa_logits(9, 70, 64), attention(1, 70, 45, 4, 2, 128, True), matmul(33, 17, 70)):
-        yield replace(case, layout="odd")
-
-
-def tiny() -> Iterator[Case]:
-    """The same in sizes for an interpreter, to try the script itself."""
-    yield sparse_mla(64, 8, 40, 37, d=32, r=16)
-    yield sparse_mla(6, 4, 40, 24, d=32, r=16, length=True, limit=True, sink=True, base2=True)
-    yield sparse_mla(3, 8, 70, 50, d=32, r=16, parts=3)
-    yield sparse_mla_fp8(3, 2, 4, 20, 7, 15, parts=2, length=True, sink=True)
-    yield sparse_mqa_sink(2, 2, 9, 40, 37, 32)
-    yield mqa_logits(9, 45, 8, 32)
-    yield mqa_logits(64, 45, 8, 32, clean=False)
-    yield fp8_index(2, 3, 37, 12, 32)
-    yield paged_mqa_logits(5, 2, 4, 140, d=32)
-    yield attention(2, 17, 33, 6, 2, 32, True)
-    yield matmul(65, 17, 70)
-    yield matmul(64, 17, 70)
-    yield replace(sparse_mla(3, 9, 40, 37, d=32, r=16), layout="apart")
-    yield replace(matmul(33, 17, 70), layout="odd")
-
-
-LISTS: dict[str, Callable[[], Iterator[Case]]] = {"all": cases, "small": small, "tiny": tiny}

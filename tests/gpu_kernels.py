@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import queue
 import re
@@ -27,19 +26,16 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import LISTS, Case
+from gpu_compile import compile_all
+from gpu_data import Case
+from gpu_lists import LISTS
+from gpu_runs import Row, run_case
 
-import nsalang
-from nsalang.base.source import NsaError
-from nsalang.launch import launcher as launching
-from nsalang.launch import sequence
 from nsalang.toolchain.backends import BACKENDS
 
 HERE = Path(__file__).resolve()
@@ -49,222 +45,12 @@ SANITIZER = ("--target-processes", "application-only", "--report-api-errors", "n
 REPORT = re.compile(
     r"Invalid|Misaligned|Out-of-range|Illegal|Race reported|hazard|Uninitialized|Barrier error|Internal|ERROR SUMMARY: [1-9]"
 )
-RUNS = 20
-BATCHES = (1, 7, 64)
-ROW = 5
-"""The row that is looked at in batches."""
-Row = dict[str, Any]
 
 
 def chosen(options: argparse.Namespace) -> list[Case]:
     """Cases of which the name has one of the words of ``--only``."""
     found = {c.name: c for c in LISTS[options.list]()}
     return [c for c in found.values() if not options.only or any(w in c.name for w in options.only)]
-
-
-def kernel(case: Case, folder: Path, loaded: dict[str, Any]) -> Any:
-    if case.kernel not in loaded:
-        loaded[case.kernel] = getattr(nsalang.load(str(folder / f"{case.kernel}.nsa")), case.kernel)
-    return loaded[case.kernel]
-
-
-# --------------------------------------------------------------------------------------------------------------------------- compiling
-
-
-def compile_only(compiled: list[str]) -> None:
-    """From here on a call compiles, and runs nothing: tensors may be on the CPU whatever the target."""
-    load = launching.Launcher._load
-
-    def _load(self: Any, meaning: Any, choice: Any, device: Any) -> Any:
-        made = self.compiled(meaning, choice)
-        if made.key not in compiled:
-            made.artifact  # noqa: B018 (asked for, it is compiled and kept)
-            compiled.append(made.key)
-        return launching.Loaded(made, lambda *_: None)
-
-    assert load is not _load
-    launching.Launcher._load = _load  # type: ignore[method-assign]
-    launching.check_device = sequence.check_device = lambda *_: None
-
-
-def compile_group(group: Sequence[Case], backend: str, target: str, folder: Path, out: str) -> None:
-    """In a process of its own: what the group's calls need. Writes what is wrong with it."""
-    os.setsid()
-    said_by_tools = os.open(f"{out}.txt", os.O_WRONLY | os.O_CREAT)
-    os.dup2(said_by_tools, 1)
-    os.dup2(said_by_tools, 2)
-    code = 1
-    try:
-        compile_calls(group, backend, target, folder, out)
-        code = 0
-    finally:
-        if code:
-            traceback.print_exc()
-            sys.stderr.flush()
-        # What the parent wants done at its end is not this process's to do.
-        os._exit(code)
-
-
-def compile_calls(group: Sequence[Case], backend: str, target: str, folder: Path, out: str) -> None:
-    torch.set_num_threads(1)
-    compile_only([])
-    loaded: dict[str, Any] = {}
-    said: dict[str, str] = {}
-    for case in group:
-        try:
-            for batch in (None, *(BATCHES if has_batches(case) else ())):
-                arguments = case.empty() if batch is None else rows_of(case, case.empty(), batch)
-                pins = {"schedule": dict(case.pins)} if batch and case.pins else {}
-                kernel(case, folder, loaded)(**arguments, backend=backend, target=target, **pins)
-        except NsaError as error:
-            said[case.name] = f"{error.diagnostics[0].code} {error.diagnostics[0].sentence}"
-        Path(out).write_text(json.dumps(said))
-
-
-def compile_all(
-    cases: Sequence[Case], backends: Sequence[str], target: str, folder: Path, limit: float, until: float
-) -> dict[tuple[str, str], str]:
-    """Fill the cache. Gives the cases that could not be compiled in time, by backend."""
-    groups: dict[tuple[str, str, str, str], list[Case]] = {}
-    for case in cases:
-        for backend in backends:
-            groups.setdefault((backend, case.kernel, case.variant, case.layout), []).append(case)
-    context = multiprocessing.get_context("fork")
-    late: dict[tuple[str, str], str] = {}
-    temporary = Path(os.environ.get("TMPDIR", "/tmp")) / f"gpu_kernels.{os.getpid()}"
-    temporary.mkdir(exist_ok=True)
-
-    def work(item: tuple[int, tuple[tuple[str, str, str, str], list[Case]]]) -> None:
-        number, (key, group) = item
-        out = temporary / f"{number}.json"
-        left = min(limit * (1 + len(group) // 4), until - time.monotonic())
-        if left <= 0:
-            return
-        process = context.Process(target=compile_group, args=(group, key[0], target, folder, str(out)))
-        process.start()
-        if not ended(process, left):
-            for end in (lambda: os.killpg(process.pid or 0, signal.SIGKILL), process.kill):
-                try:
-                    end()
-                except (ProcessLookupError, PermissionError):
-                    continue
-            process.join()
-            late.update({(c.name, key[0]): f"not compiled within {left:.0f} s" for c in group})
-        elif process.exitcode:
-            tail = Path(f"{out}.txt").read_text().strip()[-300:].replace("\n", " | ")
-            late.update({(c.name, key[0]): f"the compiler ended with {process.exitcode}: {tail}" for c in group})
-        said = json.loads(out.read_text()) if out.exists() else {}
-        for name, sentence in said.items():
-            print(f"  {key[0]} {name}: {sentence[:300]}", flush=True)
-
-    # The slow backend first, so that the last to end are short.
-    order = sorted(groups.items(), key=lambda g: g[0][0] != "tilelang")
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-        list(pool.map(work, enumerate(order)))
-    shutil.rmtree(temporary, ignore_errors=True)
-    return late
-
-
-def ended(process: multiprocessing.process.BaseProcess, seconds: float) -> bool:
-    """Whether a process ended in time. A thread that starts another process asks after all of them, so that a wait beside it can come back with nothing
-    before the time is up."""
-    until = time.monotonic() + seconds
-    while process.exitcode is None and (left := until - time.monotonic()) > 0:
-        process.join(left)
-        time.sleep(0.05)
-    return process.exitcode is not None
-
-
-# ----------------------------------------------------------------------------------------------------------------------------- a case
-
-
-def has_batches(case: Case) -> bool:
-    return bool(case.batch) and all(case.shapes[n][0][axis] == BATCHES[-1] for n, axis in case.batch.items())
-
-
-def rows_of(case: Case, arguments: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    """The arguments of so many rows, ROW among them."""
-    first = 0 if batch == BATCHES[-1] else ROW - batch // 2
-    return {n: a.narrow(case.batch[n], first, batch) if n in case.batch else a for n, a in arguments.items()}
-
-
-def as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
-    return result if isinstance(result, tuple) else (result,)
-
-
-def same(a: torch.Tensor, b: torch.Tensor, keep: torch.Tensor | None) -> bool:
-    return torch.equal(a, b) if keep is None else torch.equal(a[keep], b[keep])
-
-
-def run_case(case: Case, backends: Sequence[str], device: str, folder: Path, loaded: dict[str, Any], once: bool) -> Iterator[Row]:
-    """``once``: one run of each backend, and the reference on the CPU."""
-    start = time.monotonic()
-    arguments, made = case.made("cpu" if once else device)
-    if once:
-        arguments = {n: moved(a, device) if isinstance(a, torch.Tensor) else a for n, a in arguments.items()}
-    reference = time.monotonic() - start
-    entry = kernel(case, folder, loaded)
-    names = [p.name for p in entry.signature.parameters if p.role == "out" and (not p.optional or case.options.get(p.name))]
-    for backend in backends:
-        row: Row = {
-            "kernel": case.kernel,
-            "case": case.name,
-            "backend": backend,
-            "ok": False,
-            "worst": None,
-            "why": "",
-            "reference_s": reference,
-        }
-        begin = time.monotonic()
-        try:
-            outputs = as_tuple(entry(**arguments, backend=backend))
-            verdict = made.check(*(o.cpu() if once else o for o in outputs))
-            row |= {"why": verdict.complaint, "worst": verdict.worst}
-            other = tuple(torch.empty_like(o) for o in outputs)
-            runs = 1
-            for _ in range(0 if once else RUNS - 1):
-                for o in other:
-                    o.fill_(float("nan"))
-                entry(**{**arguments, **dict(zip(names, other, strict=True))}, backend=backend)
-                runs += 1
-                if not all(same(a, b, made.keep if i == 0 else None) for i, (a, b) in enumerate(zip(outputs, other, strict=True))):
-                    row["why"] = row["why"] or f"other bits in run {runs}"
-                    break
-            row["runs"] = runs
-            if has_batches(case) and not once:
-                row["why"] = row["why"] or batch_complaint(case, entry, arguments, backend, made.keep)
-                row["batches"] = list(BATCHES)
-        except NsaError as error:
-            row["why"] = f"{error.diagnostics[0].code} {error.diagnostics[0].sentence}"
-        if device == "cuda":
-            torch.cuda.synchronize()
-        row |= {"ok": not row["why"], "seconds": time.monotonic() - begin}
-        yield row
-
-
-def moved(x: torch.Tensor, device: str) -> torch.Tensor:
-    """On the device with the same strides, in an allocation that ends where it does."""
-    if x.is_contiguous():
-        return x.to(device)
-    gap = x.storage_offset()
-    size = gap + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) + 1
-    flat = torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage(), 0, (size * x.element_size(),)).to(device)
-    return flat.view(x.dtype).as_strided(x.shape, x.stride(), gap)
-
-
-def batch_complaint(case: Case, entry: Any, arguments: dict[str, Any], backend: str, keep: torch.Tensor | None) -> str:
-    """Whether a row has the same bits in batches of all sizes, under one schedule."""
-    pins = {"schedule": dict(case.pins)} if case.pins else {}
-    seen: list[tuple[torch.Tensor, ...]] = []
-    for batch in BATCHES:
-        at = ROW if batch == BATCHES[-1] else batch // 2
-        outputs = as_tuple(entry(**rows_of(case, arguments, batch), backend=backend, **pins))
-        seen.append(tuple(o.select(axis, at) for o, axis in zip(outputs, case.batch_out, strict=False)))
-    mask = None if keep is None else keep.select(case.batch_out[0], ROW)
-    for batch, found in zip(BATCHES[1:], seen[1:], strict=True):
-        if not all(same(a, b, mask if i == 0 else None) for i, (a, b) in enumerate(zip(seen[0], found, strict=True))):
-            return f"row {ROW} has other bits among {batch} than alone"
-    return ""
 
 
 def worker(options: argparse.Namespace) -> int:
