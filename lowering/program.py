@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from nsalang import ir
 from nsalang.base.source import Span
 
-Float = Literal["f32"]
+Float = Literal["f32", "f64"]
 Kind = Literal["pointer", "i32", "i64", "bool", Float]
 FLOAT_KINDS: dict[str, Float] = {name: name for name in get_args(Float)}
 """Floats that a launch can pass, by their dtypes' names."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from nsalang import ir
+from nsalang.base.dtypes import F64
 from nsalang.ir.machine import machine_axes
 from nsalang.lowering import text as both
 from nsalang.lowering.arguments import is_passed_as
@@ -22,6 +23,8 @@ FUNCTIONS: dict[ir.UnaryOp, str] = {
     "abs": "tl.abs", "exp": "tl.exp", "exp2": "tl.exp2", "log": "tl.log", "log2": "tl.log2", "sqrt": "tl.sqrt_rn", "rsqrt": "tl.rsqrt",
     "erf": "tl.erf", "floor": "tl.floor", "ceil": "tl.ceil",
 }  # fmt: skip
+WIDE = {"div": "tl.fdiv", "sqrt": "tl.sqrt"}
+"""What of f64 has another name: there these are IEEE."""
 
 
 def access(p: Printer, tensor: str, indices: Sequence[ir.Expr], axes: Sequence[str]) -> Text:
@@ -132,13 +135,13 @@ def unary(p: Printer, x: ir.Unary) -> Text:
         case "not" | "invert":
             return prefix("~", expr(p, x.x))
         case _:
-            return call(FUNCTIONS[x.op], expr(p, x.x))
+            return call((WIDE.get(x.op) if x.dtype is F64 else None) or FUNCTIONS[x.op], expr(p, x.x))
 
 
 def binary(p: Printer, x: ir.Binary) -> Text:
     match x.op:
         case "min" | "max" | "div":
-            return call(CALLS[x.op], operand(p, x.a, x), operand(p, x.b, x))
+            return call((WIDE.get(x.op) if x.dtype is F64 else None) or CALLS[x.op], operand(p, x.a, x), operand(p, x.b, x))
         case "floordiv" | "mod":
             return floored(p, x)
         case "shl" | "shr":

@@ -26,6 +26,11 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         # As operators the simplifier would fold them; they are calls so that it doesn't.
         "ieee_add": "nsa_add", "ieee_sub": "nsa_sub", "ieee_mul": "nsa_mul", "ieee_fdiv": "nsa_div",
     },
+    "float64": {
+        **{op: op for op, row in UNARY.items() if row.bound is not None},
+        "sqrt": "sqrt", "rsqrt": "nsa_rsqrt64", "fabs": "fabs", "floor": "floor", "ceil": "ceil", "isnan": "nsa_isnan64", "Max": "nsa_max64",
+        "Min": "nsa_min64", "ieee_add": "nsa_add64", "ieee_sub": "nsa_sub64", "ieee_mul": "nsa_mul64", "ieee_fdiv": "nsa_div64",
+    },
 }  # fmt: skip
 """TileLang's functions of each float that C has, and what computes them here. The transcendental ones differ from a GPU's in the last bits."""
 
@@ -35,6 +40,7 @@ OPERANDS = {"ieee_fmaf": 3, "ieee_fsqrt": 1, "ieee_add": 2, "ieee_sub": 2, "ieee
 BITS = {
     ("uint32", "float32"): "nsa_bits", ("float32", "uint32"): "nsa_float",
     ("int32", "float32"): "nsa_signed_bits", ("float32", "int32"): "nsa_signed_float",
+    ("int64", "float64"): "nsa_bits64", ("float64", "int64"): "nsa_double",
 }  # fmt: skip
 
 
@@ -114,6 +120,8 @@ def _rewriter() -> Any:
             # The C printer writes seven digits, and neither inf nor NaN.
             if str(op.dtype) == "float32" and struct.pack("<I", _f32_bits(op.value)) != struct.pack("<f", float(f"{op.value:e}")):
                 return call("float32", "nsa_float", tirx.IntImm("uint32", _f32_bits(op.value)))
+            if str(op.dtype) == "float64" and struct.pack("<d", op.value) != struct.pack("<d", float(f"{op.value:e}")):
+                return call("float64", "nsa_double", tirx.IntImm("int64", *struct.unpack("<q", struct.pack("<d", op.value))))
             return op
 
         def visit_cast_(self, op: Any) -> Any:

@@ -23,6 +23,8 @@ MOST_BOOLS = 4
 IEEE_ON_HIP = {
     ("float32", "ieee_add"): "__fadd_rn", ("float32", "ieee_sub"): "__fsub_rn", ("float32", "ieee_mul"): "__fmul_rn",
     ("float32", "ieee_fdiv"): "__fdiv_rn", ("float32", "ieee_fmaf"): "__fmaf_rn",
+    ("float64", "ieee_add"): "__dadd_rn", ("float64", "ieee_sub"): "__dsub_rn", ("float64", "ieee_mul"): "__dmul_rn",
+    ("float64", "ieee_fdiv"): "__ddiv_rn",
 }  # fmt: skip
 """HIP's own functions that round once, for TileLang's, of which its printer for HIP knows none. Their last argument, the rounding, goes."""
 
@@ -45,9 +47,25 @@ def with_exponentials(text: str) -> str:
     return text if found == body else head + _EXPONENTIALS + kernel + found
 
 
+_EXTREMES = """
+// TileLang has these of float alone: of two zeros that threads have, the first would stay whatever its sign.
+namespace tl {
+template <> TL_DEVICE double fast_max(double a, double b) { return fmax(a, b); }
+template <> TL_DEVICE double fast_min(double a, double b) { return fmin(a, b); }
+}  // namespace tl
+
+"""
+
+
 def for_cuda(text: str) -> str:
     """CUDA's code, mended."""
-    return with_exponentials(text)
+    return with_extremes(with_exponentials(text))
+
+
+def with_extremes(text: str) -> str:
+    """CUDA's code in which the extremes of doubles know zeros apart."""
+    head, kernel, body = text.partition('extern "C" __global__')
+    return head + _EXTREMES + kernel + body if re.search(r"\bdouble\b", body) and re.search(r"<tl::M(ax|in)Op\b", body) else text
 
 
 def with_all_digits(function: Any) -> Any:
