@@ -4,7 +4,7 @@ It comes after `guard`, since its intermediate values need no masks of their own
 get their final form here. Exact operations stay exact, bit for bit. f16 and bf16 arithmetic is f32 arithmetic rounded back, which for one
 operation is the correctly rounded result. tanh and sigmoid are written with exp, with an error of at most 4 and 3 units in the last place of f32
 beyond that of exp. What an expansion needs twice gets a name.
-Leaves Unary {neg not invert abs exp exp2 log log2 sqrt rsqrt floor ceil}, Binary without floordiv and mod, Reduce {sum max min} (in Triton
+Leaves of Unary and Reduce what machines have (``machine`` in ir/operations), Binary without floordiv and mod, (in Triton
 max and min of NaN alone made the identity), Scan without exclusive for integers, every Cast raw, and Tensor.storage set where fp8 is software.
 """
 

@@ -12,7 +12,7 @@ from math import prod
 
 from nsalang import ir
 from nsalang.base.dtypes import BOOL, I64, DType
-from nsalang.ir.intervals import LONGEST_TILE
+from nsalang.ir.intervals import LEAST, LONGEST_TILE, MOST
 from nsalang.ir.operations import REDUCTIONS
 from nsalang.proof import prefix
 from nsalang.proof.bounds import Bounds
@@ -240,7 +240,10 @@ class Symbols(Bounds):
                 r = over[0]
                 room = ir.binary("max", ir.binary("sub", r.stop, r.start), ir.const(0))
                 return (ir.binary("le", zero, made), ir.binary("le", made, room)), Count(flag, r.name)
-        return (), None
+        low, high = self._reduced(n)
+        if n.dtype.kind != "signed" or not LEAST <= low <= high <= MOST:
+            return (), None
+        return between(ir.Const(n.dtype, (), low), made, ir.Const(n.dtype, (), high)), None
 
     def witness(self, made: ir.Load, axis: str) -> ir.Expr:
         """An unknown lane of an axis, for a reduction."""

@@ -197,6 +197,9 @@ def converted(op: ir.ReduceOp, v: ir.Expr, name: str, span: Span) -> ir.Expr:
     if v.dtype in row.converts:
         return ir.Cast(row.converts[v.dtype], v.axes, v, span=v.span)
     if v.dtype not in row.takes:
+        if not v.dtype.is_integer:
+            takes = ", ".join(str(d) for d in row.takes)
+            raise NsaError.at("NSA0302", f"'{name}' of {v.dtype}: it takes {takes}", span)
         raise NsaError.at("NSA0302", f"'{name}' of {v.dtype} would wrap at {v.dtype.bits} bits", span, help="convert it: i64(x) or u32(x)")
     return v
 

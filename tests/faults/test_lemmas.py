@@ -57,6 +57,8 @@ REFUTED: dict[str, tuple[str, set[str]]] = {
     "bytes_unsigned": ("P-interval-bits", set()),
     "bytes_signed_off": ("P-interval-bits", {"range"}),
     "bytes_unsigned_off": ("P-interval-bits", {"range"}),
+    "product_of_signs": ("P-interval-prod", set()),
+    "product_of_signs_off": ("P-interval-prod", {"fits"}),
     "either_bits": ("P-interval-bits", set()),
 }
 
