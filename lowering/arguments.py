@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 from nsalang import ir
+from nsalang.base.dtypes import BOOL, I32, DType
 from nsalang.ir.machine import dim_divisor, stride_divisor
-from nsalang.lowering.program import Argument, Binding, Kind
+from nsalang.lowering.program import FLOAT_KINDS, Argument, Binding, Kind
 from nsalang.lowering.text import Names
 
 
@@ -60,17 +61,19 @@ def arguments(kernel: ir.Kernel, names: Names) -> Arguments:
             divisor = stride_divisor(kernel, tensor)
             out.append((Binding("stride", tensor.name, axis), Argument(name, index, aligned=divisor % 16 == 0, divisor=divisor)))
     for scalar in kernel.scalars:
-        out.append((Binding("scalar", scalar.name), Argument(names.pick(scalar.name), PASSED_AS[scalar.dtype.name])))
+        out.append((Binding("scalar", scalar.name), Argument(names.pick(scalar.name), passed_as(scalar.dtype))))
     return Arguments(out)
 
 
-PASSED_AS: dict[str, Kind] = {
-    "bool": "bool", "i8": "i32", "i16": "i32", "i32": "i32", "i64": "i64", "u8": "i32", "u16": "i32", "u32": "i64", "f16": "f32", "bf16": "f32",
-    "f32": "f32",
-}  # fmt: skip
-"""How a scalar parameter of each dtype reaches the code: in the least type that holds it and that a launch can pass."""
+def passed_as(dtype: DType) -> Kind:
+    """How a scalar parameter reaches the code: in the least type that holds it and that a launch can pass."""
+    if dtype is BOOL:
+        return "bool"
+    if dtype.is_float:
+        return FLOAT_KINDS[dtype.working.name]
+    return "i32" if I32.min <= dtype.min and dtype.max <= I32.max else "i64"
 
 
 def is_passed_as(kernel: ir.Kernel, x: ir.Scalar) -> bool:
     """Whether a scalar's argument has the dtype with which the code reads it."""
-    return PASSED_AS[next(p.dtype.name for p in kernel.scalars if p.name == x.name)] == x.dtype.name
+    return passed_as(next(p.dtype for p in kernel.scalars if p.name == x.name)) == x.dtype.name

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from nsalang import ir
 from nsalang.base.source import Span
 
-Kind = Literal["pointer", "i32", "i64", "f32", "bool"]
+Float = Literal["f32", "f64"]
+Kind = Literal["pointer", "i32", "i64", "bool", Float]
+FLOAT_KINDS: dict[str, Float] = {name: name for name in get_args(Float)}
+"""Floats that a launch can pass, by their dtypes' names."""
 
 
 @dataclass(frozen=True, slots=True)

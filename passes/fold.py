@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 from nsalang.base.constants import round_to
-from nsalang.base.dtypes import BOOL, E2M1, E8M0, F32, DType
+from nsalang.base.dtypes import BOOL, E2M1, E8M0, DType
 from nsalang.ir import COMPARISONS, BinaryOp, UnaryOp, integers
 from nsalang.ir.operations import UNARY
 from nsalang.ir.operators import BINARY
@@ -36,7 +36,7 @@ def unary(op: UnaryOp, x: Number, dtype: DType) -> Number | None:
     if row.real is None or row.bound is not None:
         return None
     value = row.real(float(x))
-    # The root in double is never so near a tie of f32 that rounding it again could matter.
+    # The root in double is never so near a tie of a shorter format that rounding it again could matter.
     return rounded(Fraction(value), value, dtype) if math.isfinite(value) else _not_nan(value)
 
 
@@ -72,8 +72,8 @@ def cast(x: Number, source: DType, dtype: DType, wraps: bool) -> Number | None:
                 wrap(int(x), dtype) if wraps or source.kind == dtype.kind == "unsigned" else int(x) if dtype.min <= x <= dtype.max else None
             )
         return int(dtype.max if x > dtype.max else dtype.min if x < dtype.min else math.trunc(x))
-    if not source.is_float:
-        x = rounded(Fraction(int(x)), 0.0, F32)
+    if not math.isinf(x):
+        x = rounded(Fraction(x), float(x) if source.is_float else 0.0, dtype.working)
     if math.isinf(x):
         return math.copysign(float(dtype.max), x) if dtype.is_fp8 else float(x)
     return rounded(Fraction(x), float(x), dtype)

@@ -1,4 +1,4 @@
-"""Functions of an f32 in what machines have, and short names for building such expressions. Part of `legalize`.
+"""Functions of a working dtype (f32) in what machines have, and short names for building such expressions. Part of `legalize`.
 
 The exact ones are exact to the bit, -0, NaN, infinities and subnormals included.
 """
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nsalang import ir
 from nsalang.base.constants import round_to
-from nsalang.base.dtypes import BOOL, F32, I64, U32, DType
+from nsalang.base.dtypes import BOOL, I64, U32, DType
 from nsalang.ir.operations import pow2_ceil_bits
 from nsalang.passes.reals import Reals
 from nsalang.passes.simplify import expression
@@ -29,9 +29,9 @@ class Holder(Protocol):
     def hold(self, value: ir.Expr, base: str) -> ir.Expr: ...
 
 
-def f32(value: float) -> ir.Const:
-    """An f32 constant, rounded once."""
-    return ir.const(value if math.isinf(value) else math.copysign(round_to(Fraction(value), F32), value), F32)
+def real(value: float, like: ir.Expr) -> ir.Const:
+    """A constant of the dtype of another float, rounded once."""
+    return ir.const(value if math.isinf(value) else math.copysign(round_to(Fraction(value), like.dtype), value), like.dtype)
 
 
 def u32(value: int) -> ir.Const:
@@ -54,11 +54,11 @@ def select(cond: ir.Expr, a: ir.Expr, b: ir.Expr) -> ir.Expr:
 
 
 def bits_of(x: ir.Expr) -> ir.Expr:
-    return ir.Bitcast(U32, x.axes, x, span=x.span)
+    return ir.Bitcast(x.dtype.pattern, x.axes, x, span=x.span)
 
 
-def from_bits(bits: ir.Expr) -> ir.Expr:
-    return ir.Bitcast(F32, bits.axes, bits, span=bits.span)
+def from_bits(bits: ir.Expr, dtype: DType) -> ir.Expr:
+    return ir.Bitcast(dtype, bits.axes, bits, span=bits.span)
 
 
 def pow2_bits(x: ir.Expr, pass_: Holder) -> ir.Expr:
@@ -76,41 +76,42 @@ def pow2_bits(x: ir.Expr, pass_: Holder) -> ir.Expr:
 
 
 def rounded(x: ir.Expr, pass_: Holder) -> ir.Expr:
-    """Half to even: below 2**23 an addition of 2**23 rounds; the sign is put back, for -0."""
+    """Half to even: below 2**23, in f32, an addition of 2**23 rounds; the sign is put back, for -0."""
     x = pass_.hold(x, "value")
-    size = pass_.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
-    large = f32(2.0**23)
+    size = pass_.hold(ir.Unary(x.dtype, x.axes, "abs", x, span=x.span), "size")
+    large = real(2.0**x.dtype.mantissa, x)
     whole = select(op2("lt", size, large), op2("sub", op2("add", size, large), large), size)
-    sign = op2("and", bits_of(x), u32(0x80000000))
-    return from_bits(op2("or", bits_of(whole), sign))
+    pattern = x.dtype.pattern
+    sign = op2("and", bits_of(x), ir.const(int(pattern.min) or 1 << (pattern.bits - 1), pattern))
+    return from_bits(op2("or", bits_of(whole), sign), x.dtype)
 
 
 def sigmoid(x: ir.Expr, pass_: Holder) -> ir.Expr:
     """exp(-|x|) never overflows, so that small results keep their relative error."""
     x = pass_.hold(x, "value")
-    minus = ir.Unary(F32, x.axes, "neg", ir.Unary(F32, x.axes, "abs", x, span=x.span), span=x.span)
-    small = pass_.hold(ir.Unary(F32, x.axes, "exp", minus, span=x.span), "small")
-    return op2("div", select(op2("ge", x, f32(0.0)), f32(1.0), small), op2("add", small, f32(1.0)))
+    minus = ir.Unary(x.dtype, x.axes, "neg", ir.Unary(x.dtype, x.axes, "abs", x, span=x.span), span=x.span)
+    small = pass_.hold(ir.Unary(x.dtype, x.axes, "exp", minus, span=x.span), "small")
+    return op2("div", select(op2("ge", x, real(0.0, x)), real(1.0, x), small), op2("add", small, real(1.0, x)))
 
 
 def tanh(x: ir.Expr, pass_: Holder) -> ir.Expr:
     x = pass_.hold(x, "value")
-    size = pass_.hold(ir.Unary(F32, x.axes, "abs", x, span=x.span), "size")
+    size = pass_.hold(ir.Unary(x.dtype, x.axes, "abs", x, span=x.span), "size")
     square = pass_.hold(op2("mul", x, x), "square")
-    p: ir.Expr = f32(TANH_SMALL[-1])
+    p: ir.Expr = real(TANH_SMALL[-1], x)
     for c in reversed(TANH_SMALL[:-1]):
-        p = ir.Fma(F32, x.axes, p, square, f32(c), span=x.span)
-    near = ir.Fma(F32, x.axes, op2("mul", p, square), x, x, span=x.span)
-    twice = ir.Unary(F32, x.axes, "exp", op2("mul", size, f32(2.0)), span=x.span)
-    far = pass_.hold(op2("sub", f32(1.0), op2("div", f32(2.0), op2("add", twice, f32(1.0)))), "far")
-    signed = select(op2("lt", x, f32(0.0)), ir.Unary(F32, x.axes, "neg", far, span=x.span), far)
-    return select(op2("lt", size, f32(0.6)), near, signed)
+        p = ir.Fma(x.dtype, x.axes, p, square, real(c, x), span=x.span)
+    near = ir.Fma(x.dtype, x.axes, op2("mul", p, square), x, x, span=x.span)
+    twice = ir.Unary(x.dtype, x.axes, "exp", op2("mul", size, real(2.0, x)), span=x.span)
+    far = pass_.hold(op2("sub", real(1.0, x), op2("div", real(2.0, x), op2("add", twice, real(1.0, x)))), "far")
+    signed = select(op2("lt", x, real(0.0, x)), ir.Unary(x.dtype, x.axes, "neg", far, span=x.span), far)
+    return select(op2("lt", size, real(0.6, x)), near, signed)
 
 
 def trunc(x: ir.Expr, pass_: Holder) -> ir.Expr:
     x = pass_.hold(x, "value")
-    below, above = (ir.Unary(F32, x.axes, op, x, span=x.span) for op in ("ceil", "floor"))
-    return select(op2("lt", x, f32(0.0)), below, above)
+    below, above = (ir.Unary(x.dtype, x.axes, op, x, span=x.span) for op in ("ceil", "floor"))
+    return select(op2("lt", x, real(0.0, x)), below, above)
 
 
 def ceil_log2(x: ir.Expr, pass_: Holder) -> ir.Expr:
@@ -118,10 +119,10 @@ def ceil_log2(x: ir.Expr, pass_: Holder) -> ir.Expr:
 
 
 def pow2_ceil(x: ir.Expr, pass_: Holder) -> ir.Expr:
-    return from_bits(pow2_bits(x, pass_))
+    return from_bits(pow2_bits(x, pass_), x.dtype)
 
 
 EXPANSIONS: dict[ir.UnaryOp, Callable[[ir.Expr, Holder], ir.Expr]] = {
     "sigmoid": sigmoid, "tanh": tanh, "pow2_ceil": pow2_ceil, "ceil_log2": ceil_log2, "trunc": trunc, "round": rounded,
 }  # fmt: skip
-"""What machines do not have (``machine`` in nsalang.ir.operations), of an f32."""
+"""What machines do not have (``machine`` in nsalang.ir.operations), of a working dtype."""

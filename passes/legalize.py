@@ -1,4 +1,4 @@
-"""Say everything in what machines have: f32 arithmetic, plain conversions, sums, maxima and minima.
+"""Say everything in what machines have: arithmetic on working dtypes (f32), plain conversions, sums, maxima and minima.
 
 It comes after `guard`, since its intermediate values need no masks of their own, and before `width`, since divisions and conversions of integers
 get their final form here. Exact operations stay exact, bit for bit. f16 and bf16 arithmetic is f32 arithmetic rounded back, which for one
@@ -14,11 +14,11 @@ import dataclasses
 import math
 
 from nsalang import ir
-from nsalang.base.dtypes import BOOL, F32, I32, I64, DType
+from nsalang.base.dtypes import BOOL, I32, I64, DType
 from nsalang.base.target import Target
 from nsalang.ir.intervals import Bounds
 from nsalang.ir.operations import REDUCTIONS
-from nsalang.passes.functions import EXPANSIONS, f32, op2, raw, select
+from nsalang.passes.functions import EXPANSIONS, op2, raw, real, select
 from nsalang.passes.hoist import Names, Room, expressions, same
 from nsalang.passes.narrow import Narrow
 from nsalang.passes.reals import ANY, Real, Reals
@@ -131,7 +131,7 @@ class _Legal:
     def unary(self, node: ir.Unary) -> ir.Expr:
         x = node.x
         if x.dtype.is_narrow_float:
-            wide = self.unary(ir.Unary(F32, x.axes, node.op, raw(F32, x), span=node.span))
+            wide = self.unary(ir.Unary(x.dtype.working, x.axes, node.op, raw(x.dtype.working, x), span=node.span))
             return raw(node.dtype, wide)
         expansion = EXPANSIONS.get(node.op)
         if expansion is None:
@@ -142,8 +142,9 @@ class _Legal:
     def binary(self, node: ir.Binary) -> ir.Expr:
         a, b = node.a, node.b
         if a.dtype.is_narrow_float:
-            dtype = BOOL if node.op in ir.COMPARISONS else F32
-            wide = expression(ir.Binary(dtype, node.axes, node.op, raw(F32, a), raw(F32, b), span=node.span))
+            working = a.dtype.working
+            dtype = BOOL if node.op in ir.COMPARISONS else working
+            wide = expression(ir.Binary(dtype, node.axes, node.op, raw(working, a), raw(working, b), span=node.span))
             return wide if dtype is BOOL else raw(node.dtype, wide)
         if node.op == "floordiv" or node.op == "mod":
             return self.division(node)
@@ -209,14 +210,14 @@ class _Legal:
             return op2("ne", x, ir.const(0.0 if source.is_float else 0, source))
         if node.mode == "raw":
             return node
-        if source.is_float and source is not F32:
+        if source.is_float and source.working is not source:
             return self.cast(ir.Cast(dtype, x.axes, self.narrow.widen(x, self), node.mode, span=node.span))
         if dtype.is_float:
-            wide = x if source is F32 else raw(F32, x)
-            if dtype is F32:
+            wide = raw(dtype.working, x)
+            if dtype.working is dtype:
                 return wide
             return self.narrow.shrink(wide, dtype, self) if dtype.bits < 16 else raw(dtype, wide)
-        if source is F32:
+        if source.is_float:
             return self.truncated(x, dtype)
         return self.integer(x, dtype, node.mode == "wrap" or source.kind == dtype.kind == "unsigned")
 
@@ -234,27 +235,27 @@ class _Legal:
         return raw(dtype, op2("sub", op2("xor", low, half), half))
 
     def truncated(self, x: ir.Expr, dtype: DType) -> ir.Expr:
-        """f32 to integer: towards zero, ends saturate, NaN gives 0."""
+        """A float to an integer: towards zero, ends saturate, NaN gives 0."""
         fact = self.reals.of(x)
         lo, hi = int(dtype.min), int(dtype.max)
         if dtype.bits <= 16:
             if not (fact.within(lo, hi) and not fact.nan):
                 x = self.hold(x, "value")
-                fitting = x if fact.lo >= lo and not fact.nan else op2("max", x, f32(lo))
-                fitting = fitting if fact.hi <= hi else op2("min", fitting, f32(hi))
+                fitting = x if fact.lo >= lo and not fact.nan else op2("max", x, real(lo, x))
+                fitting = fitting if fact.hi <= hi else op2("min", fitting, real(hi, x))
                 # An unsigned type's lower end is the 0 that NaN gives, and max ignores NaN.
-                x = fitting if lo == 0 or not fact.nan else select(op2("eq", x, x), fitting, f32(0.0))
+                x = fitting if lo == 0 or not fact.nan else select(op2("eq", x, x), fitting, real(0.0, x))
             return raw(dtype, x)
-        # The upper end is no f32; the first number above it is one.
-        above = f32(float(hi + 1))
+        # The upper end may be no float; the first number above it is one.
+        above = real(float(hi + 1), x)
         x = self.hold(x, "value")
         if lo == 0:
-            x = self.hold(op2("max", x, f32(0.0)), "value")
+            x = self.hold(op2("max", x, real(0.0, x)), "value")
             inside = op2("lt", x, above)
-            return select(inside, raw(dtype, select(inside, x, f32(0.0))), ir.const(hi, dtype))
-        below = op2("lt", x, f32(float(lo)))
-        inside = op2("and", op2("ge", x, f32(float(lo))), op2("lt", x, above))
-        whole = raw(dtype, select(inside, x, f32(0.0)))
+            return select(inside, raw(dtype, select(inside, x, real(0.0, x))), ir.const(hi, dtype))
+        below = op2("lt", x, real(float(lo), x))
+        inside = op2("and", op2("ge", x, real(float(lo), x)), op2("lt", x, above))
+        whole = raw(dtype, select(inside, x, real(0.0, x)))
         return select(op2("ge", x, above), ir.const(hi, dtype), select(below, ir.const(lo, dtype), whole))
 
     # -------------------------------------------------------------------------------------------------------------- reductions
@@ -268,13 +269,14 @@ class _Legal:
             case "argmax" | "argmin":
                 return self.first_extreme(node)
         if x.dtype.is_narrow_float:
-            wide = self.reduce(ir.Reduce(F32, node.axes, node.op, raw(F32, x), node.over, span=node.span))
-            return wide if node.dtype is F32 else raw(node.dtype, wide)
+            working = x.dtype.working
+            wide = self.reduce(ir.Reduce(working, node.axes, node.op, raw(working, x), node.over, span=node.span))
+            return raw(node.dtype, wide)
         if node.op == "absmax":
             size = expression(ir.Unary(x.dtype, x.axes, "abs", x, span=x.span))
             fact = self.reals.of(size)
             made = ir.Reduce(node.dtype, node.axes, "max", size, node.over, span=node.span)
-            return op2("max", made, f32(0.0)) if x.dtype.is_float and fact.nan else made
+            return op2("max", made, real(0.0, made)) if x.dtype.is_float and fact.nan else made
         if not x.dtype.is_float:
             return node
         fact = self.reals.of(x)
@@ -282,12 +284,12 @@ class _Legal:
             return self.from_plus_zero(node, fact) if self.triton else node
         orders = REDUCTIONS[node.op].orders
         if self.triton and fact.nan and orders is not None:
-            return ir.Binary(F32, node.axes, orders, node, f32(-math.inf if orders == "max" else math.inf), span=node.span)
+            return ir.Binary(node.dtype, node.axes, orders, node, real(-math.inf if orders == "max" else math.inf, node), span=node.span)
         return node
 
     def from_plus_zero(self, node: ir.Reduce | ir.Scan, fact: Real) -> ir.Expr:
         """A sum that starts from +0 is never -0, unlike that of a backend which starts from the first element."""
-        return op2("add", node, f32(0.0)) if fact.minus_zero else node
+        return op2("add", node, real(0.0, node)) if fact.minus_zero else node
 
     def first_extreme(self, node: ir.Reduce) -> ir.Expr:
         """The least index at which the extreme stands; the least of all where there is nothing but NaN."""
@@ -297,13 +299,13 @@ class _Legal:
         if isinstance(x, ir.Where) and isinstance(x.b, ir.Const) and x.b.value != x.b.value:
             ignored, x = x.cond, x.a
         if x.dtype.is_narrow_float:
-            x = raw(F32, x)
+            x = raw(x.dtype.working, x)
         x = self.hold(x, "value")
         may_be_nan = x.dtype.is_float and self.reals.of(x).nan
         best: ir.Expr = x
         if ignored is not None:
             ignored = self.hold(ignored, "inside")
-            best = expression(ir.Where(x.dtype, node.x.axes, ignored, x, f32(-math.inf if op == "max" else math.inf), span=x.span))
+            best = expression(ir.Where(x.dtype, node.x.axes, ignored, x, real(-math.inf if op == "max" else math.inf, x), span=x.span))
         top = ir.Reduce(x.dtype, node.axes, op, best, node.over, span=node.span)
         found = ir.Binary(BOOL, node.x.axes, "eq", x, top, span=node.span)
         if ignored is not None:

@@ -9,7 +9,7 @@ from nsalang import ir
 from nsalang.base.dtypes import BOOL, E8M0, DType
 from nsalang.ir import kinds
 from nsalang.ir.linear import Facts
-from nsalang.ir.operations import REDUCTIONS
+from nsalang.ir.operations import FLOATS, REDUCTIONS
 from nsalang.passes import assume, padding
 from nsalang.passes.ends import tail
 from nsalang.passes.padding import TOP, Held, Number
@@ -170,7 +170,7 @@ def joined(a: State, b: State) -> State:
 def fits(value: Number, dtype: DType) -> bool:
     """Whether a load of this dtype can hold a fill."""
     if isinstance(value, float):
-        return dtype in padding.REALS
+        return dtype in FLOATS
     if isinstance(value, bool):
         return dtype is BOOL
     return dtype.is_integer and int(dtype.min) <= value <= int(dtype.max)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from nsalang import ir
-from nsalang.base.dtypes import BF16, F16, F32, DType
+from nsalang.base.dtypes import DType
 from nsalang.ir.kinds import (
     ALL,
     EXACT,
@@ -29,12 +29,9 @@ from nsalang.ir.kinds import (
     kind_of,
     opposite,
 )  # fmt: skip
-from nsalang.ir.operations import REDUCTIONS, UNARY
+from nsalang.ir.operations import FLOATS, REDUCTIONS, UNARY
 
 Number = int | float | bool
-
-REALS = (F32, F16, BF16)
-"""The formats with both infinities, in which a result that is too large becomes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +114,12 @@ def _pair(op: str, x: int, y: int) -> int:
 
 def cast(kinds: int, source: DType, dtype: DType) -> int:
     """The kinds after a conversion to ``dtype``."""
-    if dtype not in REALS:
+    if dtype not in FLOATS:  # of which each has both infinities: a result that is too large becomes one
         return ALL
     if not source.is_float:
-        return PZERO | POS if source.kind in ("unsigned", "bool") and dtype is F32 else NEG | PZERO | POS | (0 if dtype is F32 else INF)
-    if dtype is F32 or dtype is source:
+        whole = dtype.working is dtype  # which no integer leaves
+        return PZERO | POS if source.kind in ("unsigned", "bool") and whole else NEG | PZERO | POS | (0 if whole else INF)
+    if dtype is source or (dtype.working is dtype and source.mantissa <= dtype.mantissa):
         return kinds
     return kinds | (NZERO | NINF if kinds & NEG else 0) | (PZERO | PINF if kinds & POS else 0)
 

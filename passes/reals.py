@@ -12,7 +12,7 @@ from typing import assert_never
 
 from nsalang import ir
 from nsalang.base.constants import round_to
-from nsalang.base.dtypes import F32, DType
+from nsalang.base.dtypes import DType
 from nsalang.ir import kinds
 from nsalang.ir.intervals import Bounds
 from nsalang.ir.operations import REDUCTIONS, UNARY
@@ -99,7 +99,7 @@ class Reals:
 
         if not node.x.dtype.is_float:
             ends = self.bounds.of(node.x)
-            return Real(near(float(ends.lo), F32), near(float(ends.hi), F32), False, False)
+            return Real(near(float(ends.lo), node.dtype.working), near(float(ends.hi), node.dtype.working), False, False)
         x = self.of(node.x)
         lo, hi = near(x.lo, node.dtype), near(x.hi, node.dtype)
         # A small negative number may round to -0.

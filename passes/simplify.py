@@ -305,7 +305,7 @@ def includes(wide: DType, narrow: DType) -> bool:
     if narrow is BOOL:
         return wide is not BOOL and not wide.is_fp8
     if wide is BOOL or wide.is_float != narrow.is_float:
-        return wide is F32 and narrow.is_integer and narrow.bits <= 16
+        return wide.is_float and wide.working is wide and narrow.is_integer and narrow.bits <= wide.mantissa + 1
     if wide.is_integer:
         return wide.min <= narrow.min and narrow.max <= wide.max
     least_wide, least_narrow = (1 - t.bias - t.mantissa for t in (wide, narrow))

@@ -94,7 +94,7 @@ def test_run_exactly(capfd: pytest.CaptureFixture[str]) -> None:
 def test_run_within_bounds(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capfd, "run", SOFTMAX, "-D", "M=3,N=70", "-t", "cpu", "-b", "tilelang")
     assert code == 0, err
-    assert out.count("agree") == 1 and "rule: f32 within 1e-05" in out
+    assert out.count("agree") == 1 and "rule: floats within 1e-05" in out
 
 
 def test_run_with_files(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from tilelang_programs import NAMES, apply, elementwise, program
 
+import nsalang
 from nsalang.base.source import NsaError
 from nsalang.toolchain.tilelang_compile import compile_program, doctor, emit, load_program
 from nsalang.toolchain.tilelang_lower import compile_error
@@ -323,3 +325,14 @@ def test_launches_in_a_cuda_graph_on_another_stream() -> None:
     before = x.clone()
     graph.replay()
     assert torch.equal(x, before + 1.0 + 1.0)
+
+
+def test_constants_keep_their_digits_on_hip() -> None:
+    """HIP's printer writes seven, and a third of f32 has nine."""
+    text = "def f(x: f32[N], y: Out[f32[N]]):\n    for n in grid(tile(N)):\n        y[n] = x[n] / 3 + 0.5 + x[n] * (1 / 3)\n"
+    made = str(emit(nsalang.load_text(text).f.compile(target="hip:gfx942", backend="tilelang").program, "hip"))
+    assert (
+        f"__int_as_float({struct.unpack('<i', struct.pack('<f', 1 / 3))[0]})" in made
+        and "5.000000e-01f" in made
+        and "3.333333e-01" not in made
+    )

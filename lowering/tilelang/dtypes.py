@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from nsalang import ir
-from nsalang.base.dtypes import F32, DType
+from nsalang.base.dtypes import F32, F64, DType
 from nsalang.lowering.text import Text, call, number, prefix
 from nsalang.lowering.tilelang.far import complement, is_far
 
@@ -25,4 +25,6 @@ def typed(x: ir.Const) -> Text:
         return infinity if x.dtype is F32 else cast(infinity, x.dtype)
     if is_far(x):
         return complement(x)
+    if x.dtype is F64:  # T.float64 takes what an f32 holds
+        return call("T.FloatImm", dtype(x.dtype), number(float(x.value)))
     return call(f"T.{x.dtype.tilelang}", number(float(x.value) if x.dtype.is_float else x.value))

@@ -12,7 +12,7 @@ from nsalang.lowering.program import Generated, Program
 from nsalang.lowering.text import Emitter, Names, Text, call, infix, number
 from nsalang.lowering.tilelang.expressions import expr
 from nsalang.lowering.tilelang.matrices import continued, matrices
-from nsalang.lowering.tilelang.signature import RESERVED, SCALARS, assume, index_dtype, product, tensor
+from nsalang.lowering.tilelang.signature import RESERVED, assume, index_dtype, parameter, product, tensor
 from nsalang.lowering.tilelang.state import Printer
 from nsalang.lowering.tilelang.statements import statements
 
@@ -67,7 +67,7 @@ def lower(kernel: ir.Kernel, target: Target) -> Generated:
     head.line("def entry():")
     head.depth = 1
     head.line("@T.prim_func")
-    parameters = [f"{pointers[b.name] if b.kind == 'tensor' else a.name}: {SCALARS[a.kind]}" for b, a in passed]
+    parameters = [f"{pointers[b.name] if b.kind == 'tensor' else a.name}: {parameter(a.kind)}" for b, a in passed]
     head.line(f"def {function}({', '.join(parameters)}):")
     head.out += tensors.out
     head.depth = 2

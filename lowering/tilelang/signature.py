@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nsalang import ir
+from nsalang.base.dtypes import ALL
 from nsalang.lowering.program import Kind
 from nsalang.lowering.text import Text, call, infix, number
 from nsalang.lowering.tilelang.buffers import tuple_of
 from nsalang.lowering.tilelang.expressions import expr
 from nsalang.lowering.tilelang.state import Printer
 
-SCALARS: dict[Kind, str] = {"pointer": "T.handle", "i32": "T.int32", "i64": "T.int64", "f32": "T.float32", "bool": "T.bool"}
 RESERVED = frozenset(
     "T abs min max exp exp2 log log2 sqrt rsqrt floor ceil tanh pow round half float double int char short long signed unsigned void auto const "
     "static struct union enum template typename this new delete switch case default do goto inline namespace operator private public register "
     "restrict sizeof typedef using virtual volatile extern warpSize y0 y1 yn j0 j1 jn gamma signgam index main".split()
 )
 """Names that the C++ which TileLang makes gives another meaning."""
+
+
+def parameter(kind: Kind) -> str:
+    return "T.handle" if kind == "pointer" else f"T.{ALL[kind].tilelang}"
 
 
 def product(counts: Sequence[Text]) -> Text:

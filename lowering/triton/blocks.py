@@ -8,7 +8,7 @@ from nsalang import ir
 from nsalang.base.dtypes import F32
 from nsalang.ir.machine import machine_axes, machine_shape
 from nsalang.lowering.text import Text, call, infix
-from nsalang.lowering.triton.dtypes import cast, dtype
+from nsalang.lowering.triton.dtypes import cast, dtype, typed
 from nsalang.lowering.triton.expressions import expr
 from nsalang.lowering.triton.shapes import long, shape, sizes
 from nsalang.lowering.triton.state import Printer
@@ -108,4 +108,4 @@ def scan(p: Printer, x: ir.Scan) -> Text:
     near = f"tl.minimum({lane} + 1, {edge})" if x.reverse else f"tl.maximum({lane} - 1, 0)"
     spread = "" if len(axes) == 1 else f"[{', '.join(':' if a == x.over else 'None' for a in axes)}]"
     where = f"{near}{spread}" if len(axes) == 1 else f"tl.broadcast_to({near}{spread}, {shape(p, axes)})"
-    return call("tl.where", f"{lane}{spread} == {edge}", "0.0", call("tl.gather", sums, where, axis=str(at)))
+    return call("tl.where", f"{lane}{spread} == {edge}", typed(p, ir.Const(x.dtype, (), 0.0)), call("tl.gather", sums, where, axis=str(at)))

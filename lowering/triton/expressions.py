@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from nsalang import ir
+from nsalang.base.dtypes import F64
 from nsalang.ir.machine import machine_axes
 from nsalang.lowering import text as both
 from nsalang.lowering.arguments import is_passed_as
 from nsalang.lowering.grid import never_negative
 from nsalang.lowering.text import Text, call, infix, method, number, prefix, subscript
-from nsalang.lowering.triton.dtypes import cast, dtype, typed
+from nsalang.lowering.triton.dtypes import LITERALS, cast, dtype, typed
 from nsalang.lowering.triton.shapes import lifted, shape
 from nsalang.lowering.triton.state import Printer
 
@@ -22,6 +23,8 @@ FUNCTIONS: dict[ir.UnaryOp, str] = {
     "abs": "tl.abs", "exp": "tl.exp", "exp2": "tl.exp2", "log": "tl.log", "log2": "tl.log2", "sqrt": "tl.sqrt_rn", "rsqrt": "tl.rsqrt",
     "erf": "tl.erf", "floor": "tl.floor", "ceil": "tl.ceil",
 }  # fmt: skip
+WIDE = {"div": "tl.fdiv", "sqrt": "tl.sqrt"}
+"""What of f64 has another name: there these are IEEE."""
 
 
 def access(p: Printer, tensor: str, indices: Sequence[ir.Expr], axes: Sequence[str]) -> Text:
@@ -60,7 +63,7 @@ def expr(p: Printer, x: ir.Expr, axes: Iterable[str] | None = None) -> Text:
         return lifted(p, expr(p, x), x.axes, axes)
     match x:
         case ir.Const():
-            return number(x.value)
+            return number(x.value) if x.dtype.working in LITERALS or not x.dtype.is_float else typed(p, x)
         case ir.Dim():
             return Text(p.arguments.use("dim", x.name))
         case ir.Scalar():
@@ -132,13 +135,13 @@ def unary(p: Printer, x: ir.Unary) -> Text:
         case "not" | "invert":
             return prefix("~", expr(p, x.x))
         case _:
-            return call(FUNCTIONS[x.op], expr(p, x.x))
+            return call((WIDE.get(x.op) if x.dtype is F64 else None) or FUNCTIONS[x.op], expr(p, x.x))
 
 
 def binary(p: Printer, x: ir.Binary) -> Text:
     match x.op:
         case "min" | "max" | "div":
-            return call(CALLS[x.op], operand(p, x.a, x), operand(p, x.b, x))
+            return call((WIDE.get(x.op) if x.dtype is F64 else None) or CALLS[x.op], operand(p, x.a, x), operand(p, x.b, x))
         case "floordiv" | "mod":
             return floored(p, x)
         case "shl" | "shr":

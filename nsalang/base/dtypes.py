@@ -49,8 +49,18 @@ class DType:
 
     @property
     def is_narrow_float(self) -> bool:
-        """Floats whose arithmetic is done in f32 and rounded back: f16, bf16 (fp8 has no arithmetic at all)."""
+        """Floats whose arithmetic is done in their working dtype and rounded back: f16, bf16 (fp8 has no arithmetic at all)."""
         return self.kind == "float" and self.bits == 16
+
+    @property
+    def working(self) -> DType:
+        """In which dtype arithmetic on it is done, before its own rounding, and by way of which other numbers become it: f32 for shorter floats."""
+        return F32 if self.is_float and self.bits < 32 else self
+
+    @property
+    def pattern(self) -> DType:
+        """The integer dtype in which the bits of a float that has arithmetic are looked at."""
+        return U32 if self.bits == 32 else I64
 
     @property
     def bytes(self) -> int:
@@ -99,10 +109,11 @@ U8, U16, U32 = (_integer(f"u{n}", "unsigned", n) for n in (8, 16, 32))
 F16 = _float("f16", 16, 65504, "float16", "tl.float16", "float16", 10, 15)
 BF16 = _float("bf16", 16, Fraction(255, 128) * 2**127, "bfloat16", "tl.bfloat16", "bfloat16", 7, 127)
 F32 = _float("f32", 32, (2 - Fraction(1, 2**23)) * Fraction(2) ** 127, "float32", "tl.float32", "float32", 23, 127)
+F64 = _float("f64", 64, (2 - Fraction(1, 2**52)) * Fraction(2) ** 1023, "float64", "tl.float64", "float64", 52, 1023)
 E4M3 = _float("e4m3", 8, 448, "float8_e4m3fn", "tl.float8e4nv", "float8_e4m3fn", 3, 7)
 E4M3_FNUZ = _float("e4m3", 8, 240, "float8_e4m3fnuz", "tl.float8e4b8", "float8_e4m3fnuz", 3, 8)
 E5M2 = _float("e5m2", 8, 57344, "float8_e5m2", "tl.float8e5", "float8_e5m2", 2, 15)
 E8M0 = _float("e8m0", 8, Fraction(2) ** 127, "float8_e8m0fnu", "tl.uint8", "uint8", 0, 127)
 E2M1 = _float("e2m1", 4, 6, "uint8", "tl.uint8", "uint8", 1, 1)
 
-ALL = {d.name: d for d in (BOOL, I8, I16, I32, I64, U8, U16, U32, F16, BF16, F32, E4M3, E5M2, E8M0, E2M1)}
+ALL = {d.name: d for d in (BOOL, I8, I16, I32, I64, U8, U16, U32, F16, BF16, F32, F64, E4M3, E5M2, E8M0, E2M1)}

@@ -2,7 +2,7 @@
 
 A kernel without floating-point sum, scan or transcendental function must agree bit for bit (any NaN equals any NaN). For others the bound
 is this, stated once here: an f32 differs by at most ``RELATIVE`` of the reference plus ``ABSOLUTE`` of the output's largest finite value;
-a bf16 or f16 by that or one representable value; an fp8 or an integer by at most one step, on at most ``CODES`` of the elements (or on one
+a shorter float by that or one representable value; where all that is not fixed is computed in a longer float, both bounds shrink as its rounding does; an fp8 or an integer by at most one step, on at most ``CODES`` of the elements (or on one
 element). NaN and infinities stand at the same places. Where a kernel contracts e4m3 without ``accumulate="f32"``, ``SHORT`` of the largest
 takes the place of ``ABSOLUTE``: Hopper's tensor core keeps about 14 bits of such a sum and truncates every 32 products, 2**-13 of the greatest
 partial sum each time, so four times over 128 products, and the greatest partial sum may be a few times the result. Where it contracts what it has
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from nsalang import ir
-from nsalang.base.dtypes import DType
+from nsalang.base.dtypes import F32, DType
 from nsalang.base.source import NsaError
 from nsalang.host.memory import enough_memory
 from nsalang.ir.operations import REDUCTIONS, UNARY
@@ -51,11 +51,18 @@ def _rounds_freely(node: ir.Node) -> bool:
 
 
 def absolute(kernel: ir.Kernel) -> float:
-    """The part of an output's largest finite value by which an f32 may differ."""
+    """The part of an output's largest finite value by which an output may differ: of what is computed in f32, ``ABSOLUTE``."""
+    free = [n.x.dtype if isinstance(n, ir.Unary) else n.dtype for n in ir.walk(kernel) if isinstance(n, ir.Value) and _rounds_freely(n)]
+    least = min((d.working.mantissa for d in free), default=F32.mantissa)
     dots = [n for n in ir.walk(kernel) if isinstance(n, ir.Dot)]
     short = any(n.a.dtype.is_float and n.a.dtype.bits == 8 and not n.promote for n in dots)
     steps = (2.0**-dtype.mantissa for dtype in _rounded_operands(kernel, dots))
-    return max(SHORT if short else ABSOLUTE, *steps, 0.0)
+    return max(SHORT if short else ABSOLUTE * 2.0 ** (F32.mantissa - least), *steps, 0.0)
+
+
+def relative(absolute: float) -> float:
+    """The part of a value by which it may differ, beside that of the largest: less than ``RELATIVE`` where all was computed in a longer float."""
+    return RELATIVE * min(1.0, absolute / ABSOLUTE)
 
 
 def _rounded_operands(kernel: ir.Kernel, dots: Sequence[ir.Dot]) -> set[DType]:
@@ -71,7 +78,7 @@ def _rounded_operands(kernel: ir.Kernel, dots: Sequence[ir.Dot]) -> set[DType]:
         for n in ir.walk(value):
             if isinstance(n, ir.Var):
                 found |= short.get(n.name, set())
-            elif isinstance(n, ir.Cast) and n.dtype.is_float and n.dtype.bits < 32 and is_inexact(n.x):
+            elif isinstance(n, ir.Cast) and n.dtype.is_float and n.dtype.working is not n.dtype and is_inexact(n.x):
                 found.add(n.dtype)
         return found
 
@@ -140,8 +147,8 @@ def difference(engine: str, output: str, reference: Tensor, found: Tensor, *, ex
     name = str(reference.dtype).removeprefix("torch.")
     count = reference.numel()
 
-    def made(equal: int, worst: float, relative: float, steps: int, reason: str) -> Difference:
-        return Difference(engine, output, name, tuple(reference.shape), count, equal, worst, relative, steps, reason)
+    def made(equal: int, worst: float, most: float, steps: int, reason: str) -> Difference:
+        return Difference(engine, output, name, tuple(reference.shape), count, equal, worst, most, steps, reason)
 
     if reference.dtype != found.dtype or reference.shape != found.shape:
         return made(
@@ -154,7 +161,7 @@ def difference(engine: str, output: str, reference: Tensor, found: Tensor, *, ex
     a, b = _ordered(reference), _ordered(found)
     same = a == b
     if reference.is_floating_point():
-        wide_a, wide_b = reference.float(), found.float()
+        wide_a, wide_b = reference.double(), found.double()
         none = wide_a.isnan() & wide_b.isnan()
         same |= none
     equal = int(same.sum())
@@ -171,26 +178,25 @@ def difference(engine: str, output: str, reference: Tensor, found: Tensor, *, ex
             else _exact_reason(same, reference, found)
         )
         return made(equal, worst, worst / max(1.0, float(a[differs].abs().max())), steps, reason)
-    x, y = wide_a[differs].double(), wide_b[differs].double()
+    x, y = wide_a[differs], wide_b[differs]
     finite = x.isfinite() & y.isfinite()
     gap = (x - y).abs()[finite]
     worst = float(gap.max()) if gap.numel() else float("inf")
     size = x.abs()[finite].clamp_min(torch.finfo(torch.float32).tiny)
-    relative = float((gap / size).max()) if gap.numel() else float("inf")
+    most = float((gap / size).max()) if gap.numel() else float("inf")
     if exact:
-        return made(equal, worst, relative, steps, _exact_reason(same, reference, found))
+        return made(equal, worst, most, steps, _exact_reason(same, reference, found))
     if not bool(finite.all()):
-        return made(equal, worst, relative, steps, "a NaN or an infinity stands elsewhere")
+        return made(equal, worst, most, steps, "a NaN or an infinity stands elsewhere")
     if reference.element_size() == 1:
-        return made(equal, worst, relative, steps, _codes_reason(int(differs.sum()), count, steps))
-    top = wide_a[wide_a.isfinite()].abs().max().double()
-    over = gap > RELATIVE * x.abs() + absolute * top
-    if reference.element_size() == 2:
+        return made(equal, worst, most, steps, _codes_reason(int(differs.sum()), count, steps))
+    top = wide_a[wide_a.isfinite()].abs().max()
+    near = relative(absolute)
+    over = gap > near * x.abs() + absolute * top
+    if torch.finfo(reference.dtype).eps > torch.finfo(torch.float32).eps * near / RELATIVE:
         over &= distance > 1
-    reason = (
-        f"{int(over.sum())} values differ by more than {RELATIVE:g} of the value + {absolute:g} of the largest" if bool(over.any()) else ""
-    )
-    return made(equal, worst, relative, steps, reason)
+    reason = f"{int(over.sum())} values differ by more than {near:g} of the value + {absolute:g} of the largest" if bool(over.any()) else ""
+    return made(equal, worst, most, steps, reason)
 
 
 def _exact_reason(same: Tensor, reference: Tensor, found: Tensor) -> str:

@@ -145,7 +145,7 @@ def _contents(
 
 
 def _picked(common: Any, rare: Any, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    kind = torch.float32 if isinstance((*common, *rare)[0], float) else torch.int64
+    kind = torch.float64 if isinstance((*common, *rare)[0], float) else torch.int64
     many = torch.tensor(list(common), dtype=kind)
     made = many[torch.randint(0, len(many), shape, generator=generator)]
     if len(rare):

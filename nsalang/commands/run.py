@@ -110,6 +110,6 @@ def show(session: Session, result: Comparison) -> None:
         click.echo("rule: bit for bit, for the kernel has no floating-point sum, scan or transcendental function")
     else:
         click.echo(
-            f"rule: f32 within {compare.RELATIVE:g} of the value + {result.absolute:.2g} of the largest; bf16 and f16 that or one "
+            f"rule: floats within {compare.relative(result.absolute):.3g} of the value + {result.absolute:.2g} of the largest; short ones that or one "
             f"representable value; fp8 and integers one step on under {compare.CODES:.1%}"
         )

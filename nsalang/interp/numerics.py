@@ -1,8 +1,8 @@
 """What each operation of the IR computes, on torch CPU tensors: formats, roundings, saturation, NaN and signed zero.
 
 A value of a float dtype or of bool is a tensor of the torch dtype of that name; integers of every width are int64 (unsigned ones in
-0 .. 2**bits - 1). Operations on f32 are single IEEE operations; those on f16 and bf16 are the f32 operation, rounded once more.
-An integer becomes f16 or bf16 through f32, as on all targets. Functions that can go wrong on some lanes (a division by 0, a value that does
+0 .. 2**bits - 1). Operations on a dtype that is its own working dtype (f32) are single IEEE operations; those on f16 and bf16
+are the f32 operation, rounded once more. An integer becomes f16 or bf16 through f32, as on all targets. Functions that can go wrong on some lanes (a division by 0, a value that does
 not fit) return with their result which lanes those are (None: none), and the caller decides whether such a lane matters.
 
 This module imports torch; import it inside functions.
@@ -72,9 +72,9 @@ def bitcast(value: Tensor, source: DType, dtype: DType) -> Tensor:
 
 
 def constant(value: float | bool, dtype: DType) -> Tensor:
-    """A constant without axes, rounded to ``dtype`` (f32 first)."""
+    """A constant without axes, rounded to ``dtype`` (its working dtype first)."""
     if dtype.is_float:
-        return torch.tensor(float(value), dtype=torch.float32).to(native(dtype))
+        return torch.tensor(float(value), dtype=native(dtype.working)).to(native(dtype))
     return torch.tensor(value, dtype=native(dtype))
 
 
@@ -117,24 +117,23 @@ def cast(x: Tensor, source: DType, dtype: DType, mode: Literal["convert", "wrap"
         return x != 0 if source is not BOOL else x, None
     if dtype.is_integer:
         if source.is_float:
-            whole = _truncated(x.float(), dtype)
-            return whole, None
+            return _truncated(x, dtype), None
         x = x.to(torch.int64)
         if mode == "wrap" or (source.kind == "unsigned" and dtype.kind == "unsigned"):
             return wrap(x, dtype), None
         wrapped = wrap(x, dtype)
         return wrapped, _some(wrapped != x)
-    single = x.float()
+    made = x.to(native(dtype.working))
     if dtype.is_fp8:
         # The bounds of e8m0, which has neither sign nor zero, are its least and its largest power of two.
         low = 2.0**-127 if dtype is E8M0 else float(dtype.min)
-        single = single.clamp(low, float(dtype.max))
-    return single.to(native(dtype)), None
+        made = made.clamp(low, float(dtype.max))
+    return made.to(native(dtype)), None
 
 
 def _truncated(x: Tensor, dtype: DType) -> Tensor:
     low, high = int(dtype.min), int(dtype.max)
-    # In f64 every f32 is exact and so is 2**63, the first value above i64.
+    # In double precision every float is exact and so is 2**63, the first value above i64.
     wide = torch.nan_to_num(x.double().trunc(), nan=0.0, posinf=2.0**80, neginf=-(2.0**80))
     inside = wide.clamp(-(2.0**63), 2.0**63 - 1024).to(torch.int64)
     result = torch.where(wide > float(high), high, torch.where(wide < float(low), low, inside))
@@ -148,9 +147,10 @@ def unary(op: UnaryOp, x: Tensor, source: DType, dtype: DType) -> Partial:
     """``op`` of values of ``source``, giving ``dtype``."""
     row = UNARY[op]
     if source.is_float:
-        # What is not exact is computed in f64, whose error is far below what f32 shows.
-        single = x.float() if row.bound is None else x.double()
-        return row.tensor(single).float().to(native(dtype)) if dtype.is_float else row.tensor(single), None
+        # What is not exact is computed in double precision, whose error is far below what f32 shows.
+        working = native(source.working)
+        made = row.tensor(x.to(working) if row.bound is None else x.double())
+        return made.to(working).to(native(dtype)) if dtype.is_float else made, None
     made = row.tensor(x)
     return (made, None) if dtype is BOOL else fit(made, dtype, wide.negated(x) if row.may_leave else None)
 
@@ -172,7 +172,8 @@ def binary(op: BinaryOp, a: Tensor, b: Tensor, dtype: DType) -> Partial:
     if op in _COMPARE:
         return _COMPARE[op](a, b), None
     if dtype.is_float:
-        return _float_binary(op, a.float(), b.float()).to(native(dtype)), None
+        working = native(dtype.working)
+        return _float_binary(op, a.to(working), b.to(working)).to(native(dtype)), None
     match op:
         case "and" | "or" | "xor":
             return (a & b if op == "and" else a | b if op == "or" else a ^ b), None
@@ -241,9 +242,9 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _ordered(x: Tensor) -> Tensor:
-    """f32 without NaN as int32 in the same order, -0 below +0."""
-    bits = x.contiguous().view(torch.int32)
-    return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
+    """Floats without NaN as integers of their width in the same order, -0 below +0."""
+    bits = memory(x.contiguous())
+    return torch.where(bits >= 0, bits, bits ^ torch.iinfo(bits.dtype).max)
 
 
 def reduce(op: ReduceOp, x: Tensor, source: DType, dtype: DType, dims: tuple[int, ...]) -> Partial:
@@ -258,7 +259,7 @@ def reduce(op: ReduceOp, x: Tensor, source: DType, dtype: DType, dims: tuple[int
         return extreme(row.orders, x, dtype, dims, row.identity(dtype)), None
     if dtype.is_float:
         assert row.tensor is not None, op
-        return row.tensor(x.float(), dims), None
+        return row.tensor(x.to(native(dtype)), dims), None
     x = x.to(torch.int64)
     if op == "sum":
         return fit(x.sum(dims), dtype, None if dtype.kind == "unsigned" else wide.summed(x, dims))
@@ -297,14 +298,14 @@ def extreme(op: Literal["max", "min"], x: Tensor, dtype: DType, dims: tuple[int,
         return constant(none, dtype).expand(keep)
     if not dtype.is_float:
         return x.amax(dims) if op == "max" else x.amin(dims)
-    single = x.float()
-    best = single.amax(dims) if op == "max" else single.amin(dims)
+    working = x.to(native(dtype.working))
+    best = working.amax(dims) if op == "max" else working.amin(dims)
     # torch lets NaN win and does not tell zeros apart; where neither came out, its answer is right.
     if not bool((best.isnan() | (best == 0)).any()):
         return best.to(native(dtype))
-    keys = _ordered(torch.where(single.isnan(), float(none), single))
+    keys = _ordered(torch.where(working.isnan(), float(none), working))
     best = keys.amax(dims) if op == "max" else keys.amin(dims)
-    return torch.where(best >= 0, best, best ^ 0x7FFFFFFF).view(torch.float32).to(native(dtype))
+    return torch.where(best >= 0, best, best ^ torch.iinfo(best.dtype).max).view(working.dtype).to(native(dtype))
 
 
 def first_extreme(op: Literal["argmax", "argmin"], x: Tensor, dtype: DType, dim: int, real: int) -> Tensor:
@@ -323,7 +324,7 @@ def first_extreme(op: Literal["argmax", "argmin"], x: Tensor, dtype: DType, dim:
 
 def scan(x: Tensor, dtype: DType, dim: int, exclusive: bool, reverse: bool) -> Partial:
     """Running sum along ``dim``; f16 and bf16 give f32, bool counts."""
-    x = x.float() if dtype.is_float else x.to(torch.int64)
+    x = x.to(native(dtype))
     if reverse:
         x = x.flip(dim)
     if exclusive:
@@ -342,7 +343,8 @@ def scan(x: Tensor, dtype: DType, dim: int, exclusive: bool, reverse: bool) -> P
 def search(table: Tensor, x: Tensor) -> Tensor:
     """How many elements of a sorted table of one axis are at most ``x``."""
     if table.dtype.is_floating_point:
-        table, x = table.float(), x.float()
+        wide = torch.promote_types(table.dtype, torch.float32)
+        table, x = table.to(wide), x.to(wide)
     return torch.searchsorted(table.contiguous(), x.contiguous(), right=True)
 
 

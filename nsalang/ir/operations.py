@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from nsalang.base import names
-from nsalang.base.dtypes import BF16, BOOL, F16, F32, I8, I16, I32, I64, U8, U16, U32, DType
+from nsalang.base.dtypes import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, DType
 from nsalang.base.names import Function
 from nsalang.ir.kinds import ALL, INF, NAN, NEG, NEGATIVE, NINF, NZERO, PINF, POS, PZERO, ZERO
 
@@ -25,7 +25,7 @@ ADDABLE = (F32, I32, I64, U32)
 
 SIGNED = (I8, I16, I32, I64)
 INTEGERS = (*SIGNED, U8, U16, U32)
-FLOATS = (F16, BF16, F32)
+FLOATS = (F16, BF16, F32, F64)
 """The formats with arithmetic."""
 
 Operator: TypeAlias = Literal["neg", "not", "invert"]
@@ -137,6 +137,15 @@ def _pow2_ceil_of(x: Tensor) -> Tensor:
     return _pow2_ceil_bits_of(x).to(torch.int32).view(torch.float32)
 
 
+def _root(x: Tensor) -> Tensor:
+    """By numpy, in double precision: torch's is not IEEE on every CPU. Rounded, it is that of a shorter float, of which no root lies so close to a tie."""
+    import numpy as np
+    import torch
+
+    with np.errstate(invalid="ignore"):
+        return torch.as_tensor(np.sqrt(x.double().numpy())).to(x.dtype)
+
+
 def _always(low: float, high: float) -> Callable[[float, float], Reals]:
     return lambda lo, hi: (low, high)
 
@@ -187,9 +196,8 @@ UNARY: dict[UnaryOp, Unary] = {
     "exp2": Unary(FLOATS, None, None, _exp2, lambda x: x.exp2(), _EXP, _NOT_NEGATIVE, _RELATIVE),
     "log": Unary(FLOATS, None, None, _positive(math.log, -math.inf), lambda x: x.log(), _LOG, _ANY, _BY_LOG),
     "log2": Unary(FLOATS, None, None, _positive(math.log2, -math.inf), lambda x: x.log2(), _LOG, _ANY, _BY_LOG),
-    # torch's f32 root is not IEEE on every CPU; that of f64, rounded, is: no root of an f32 lies close enough to a tie.
     "sqrt": Unary(
-        FLOATS, None, None, _sqrt, lambda x: x.double().sqrt().to(x.dtype),
+        FLOATS, None, None, _sqrt, _root,
         {NAN: NAN, NINF: NAN, NEG: NAN, NZERO: NZERO, PZERO: PZERO, POS: POS, PINF: PINF}, _NOT_NEGATIVE,
     ),
     "rsqrt": Unary(
@@ -202,7 +210,7 @@ UNARY: dict[UnaryOp, Unary] = {
         Bound("relative (|x| + 8) * 2**-23", lambda x, y: y.abs() * (x.abs() + 8) * 2.0**-23), machine=False,
     ),
     "tanh": Unary(
-        FLOATS, None, None, math.tanh, lambda x: x.tanh(),
+        (F16, BF16, F32), None, None, math.tanh, lambda x: x.tanh(),
         {NAN: NAN, NINF: NEG, NEG: NEG | NZERO, NZERO: NZERO, PZERO: PZERO, POS: POS | PZERO, PINF: POS}, _always(-1.0, 1.0),
         Bound("2**-21", lambda x, y: (y * 0) + 2.0**-21), machine=False,
     ),
@@ -280,7 +288,7 @@ def _index(dtype: DType) -> DType:
 
 
 def _added(dtype: DType) -> DType:
-    return I64 if dtype is BOOL else F32 if dtype.is_float else dtype
+    return I64 if dtype is BOOL else dtype.working if dtype.is_float else dtype
 
 
 def _number(value: int) -> Callable[[DType], Number]:
@@ -340,12 +348,12 @@ _ANY_OF = Reduction(
 
 REDUCTIONS: dict[ReduceOp, Reduction] = {
     "sum": Reduction(
-        (*SIGNED, U32, F32), _added, sum, _number(0), lambda e, n: (min(0, e[0] * n), max(0, e[1] * n)), _sum_of_kinds,
+        (*SIGNED, U32, F32, F64), _added, sum, _number(0), lambda e, n: (min(0, e[0] * n), max(0, e[1] * n)), _sum_of_kinds,
         lambda lo, hi: (0.0 if lo >= 0 else -math.inf, 0.0 if hi <= 0 else math.inf), _number(0),
         lambda x, dims: x.sum(dims) + 0.0, {BOOL: I64, **_HALVES}, rounds=True,
     ),
     "prod": Reduction(
-        (*SIGNED, U32, F32), _added, math.prod, _number(1), _product, _all_kinds, _ANY, _number(1), _multiplied, _HALVES, rounds=True,
+        (*SIGNED, U32, F32, F64), _added, math.prod, _number(1), _product, _all_kinds, _ANY, _number(1), _multiplied, _HALVES, rounds=True,
     ),
     "max": _MAX,
     "min": _MIN,

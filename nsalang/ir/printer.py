@@ -38,14 +38,14 @@ def dtype_text(dtype: DType) -> str:
 
 
 def number(value: float, dtype: DType) -> str:
-    """A float constant: its name, or the shortest decimal that is this value in f32."""
+    """A float constant: its name, or the shortest decimal that is this value in its working dtype."""
     if math.isnan(value):
         return "nan"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     if abs(Fraction(value)) == dtype.max:
         return f"{dtype_text(dtype)}.{'max' if value > 0 else 'min'}"
-    if abs(value) < F32.max and _as_f32(value) == value:
+    if dtype.working is F32 and abs(value) < F32.max and _as_f32(value) == value:
         for digits in range(1, 9):
             short = float(f"{value:.{digits}g}")
             if abs(short) < F32.max and _as_f32(short) == value:

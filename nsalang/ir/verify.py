@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsalang import ir
-from nsalang.base.dtypes import F32, I32, I64, DType
+from nsalang.base.dtypes import I32, I64, DType
 from nsalang.ir.meetings import unordered
 from nsalang.ir.operations import REDUCTIONS, UNARY
 from nsalang.ir.operators import BINARY
@@ -233,7 +233,7 @@ def only_machine_operations(kernel: ir.Kernel) -> None:
             case _:
                 pass
         if isinstance(node, ir.Unary | ir.Binary) and node.op not in ir.COMPARISONS:
-            assert not node.dtype.is_float or node.dtype is F32, f"{node.dtype} arithmetic: {text_of(node)}"
+            assert node.dtype.working is node.dtype, f"{node.dtype} arithmetic: {text_of(node)}"
 
 
 def integers_have_machine_widths(kernel: ir.Kernel) -> None:

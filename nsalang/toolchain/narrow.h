@@ -42,6 +42,38 @@ static inline float nsa_div(float a, float b) { return a / b; }
 static inline bool nsa_not(bool x) { return !x; }
 static inline float nsa_rsqrt(float x) { return (float)(1.0 / sqrt((double)x)); }
 
+/* The same of doubles. */
+static inline int64_t nsa_bits64(double x) {
+  int64_t i;
+  memcpy(&i, &x, 8);
+  return i;
+}
+
+static inline double nsa_double(int64_t i) {
+  double x;
+  memcpy(&x, &i, 8);
+  return x;
+}
+
+static inline double nsa_max64(double a, double b) {
+  if (a != a) return b;
+  if (b != b) return a;
+  return a == b ? nsa_double(nsa_bits64(a) & nsa_bits64(b)) : a > b ? a : b;
+}
+
+static inline double nsa_min64(double a, double b) {
+  if (a != a) return b;
+  if (b != b) return a;
+  return a == b ? nsa_double(nsa_bits64(a) | nsa_bits64(b)) : a < b ? a : b;
+}
+
+static inline bool nsa_isnan64(double x) { return (nsa_bits64(x) & INT64_MAX) > 0x7ff0000000000000; }
+static inline double nsa_add64(double a, double b) { return a + b; }
+static inline double nsa_sub64(double a, double b) { return a - b; }
+static inline double nsa_mul64(double a, double b) { return a * b; }
+static inline double nsa_div64(double a, double b) { return a / b; }
+static inline double nsa_rsqrt64(double x) { return 1.0 / sqrt(x); }
+
 static inline int32_t nsa_clz32(int32_t x) { return x ? __builtin_clz((uint32_t)x) : 32; }
 static inline int32_t nsa_clz64(int64_t x) { return x ? __builtin_clzll((uint64_t)x) : 64; }
 

@@ -17,11 +17,31 @@ FORMATS = {
     "float8_e5m2": ("uint8", "e5m2"),
 }
 
-_LIBM = {op: f"{op}f" for op, row in UNARY.items() if row.bound is not None} | {
-    "sqrt": "sqrtf", "rsqrt": "nsa_rsqrt", "fabs": "fabsf", "floor": "floorf", "ceil": "ceilf", "trunc": "truncf", "round": "nearbyintf",
-    "nearbyint": "nearbyintf", "pow": "powf", "copysign": "copysignf", "isnan": "nsa_isnan", "isinf": "nsa_isinf",
+FUNCTIONS: dict[str, dict[str, str]] = {
+    "float32": {
+        **{op: f"{op}f" for op, row in UNARY.items() if row.bound is not None},
+        "sqrt": "sqrtf", "rsqrt": "nsa_rsqrt", "fabs": "fabsf", "floor": "floorf", "ceil": "ceilf", "trunc": "truncf", "round": "nearbyintf",
+        "nearbyint": "nearbyintf", "pow": "powf", "copysign": "copysignf", "isnan": "nsa_isnan", "isinf": "nsa_isinf",
+        "Max": "nsa_max", "Min": "nsa_min", "ieee_fmaf": "fmaf", "ieee_fsqrt": "sqrtf",
+        # As operators the simplifier would fold them; they are calls so that it doesn't.
+        "ieee_add": "nsa_add", "ieee_sub": "nsa_sub", "ieee_mul": "nsa_mul", "ieee_fdiv": "nsa_div",
+    },
+    "float64": {
+        **{op: op for op, row in UNARY.items() if row.bound is not None},
+        "sqrt": "sqrt", "rsqrt": "nsa_rsqrt64", "fabs": "fabs", "floor": "floor", "ceil": "ceil", "isnan": "nsa_isnan64", "Max": "nsa_max64",
+        "Min": "nsa_min64", "ieee_add": "nsa_add64", "ieee_sub": "nsa_sub64", "ieee_mul": "nsa_mul64", "ieee_fdiv": "nsa_div64",
+    },
 }  # fmt: skip
-"""f32 functions of TileLang and what computes them here. The transcendental ones differ from a GPU's in the last bits."""
+"""TileLang's functions of each float that C has, and what computes them here. The transcendental ones differ from a GPU's in the last bits."""
+
+OPERANDS = {"ieee_fmaf": 3, "ieee_fsqrt": 1, "ieee_add": 2, "ieee_sub": 2, "ieee_mul": 2, "ieee_fdiv": 2}
+"""How many arguments of a function are operands, where others follow them."""
+
+BITS = {
+    ("uint32", "float32"): "nsa_bits", ("float32", "uint32"): "nsa_float",
+    ("int32", "float32"): "nsa_signed_bits", ("float32", "int32"): "nsa_signed_float",
+    ("int64", "float64"): "nsa_bits64", ("float64", "int64"): "nsa_double",
+}  # fmt: skip
 
 
 def _f32_bits(value: float) -> int:
@@ -45,14 +65,6 @@ def _rewriter() -> Any:
     from tilelang import tvm
     from tvm import tirx
     from tvm.ir import PointerType, PrimType
-
-    # As operators the simplifier would fold them; they are calls so that it doesn't.
-    ieee = {"ieee_add": "nsa_add", "ieee_sub": "nsa_sub", "ieee_mul": "nsa_mul", "ieee_fdiv": "nsa_div"}
-
-    bits = {
-        ("uint32", "float32"): "nsa_bits", ("float32", "uint32"): "nsa_float",
-        ("int32", "float32"): "nsa_signed_bits", ("float32", "int32"): "nsa_signed_float",
-    }  # fmt: skip
 
     def form(dtype: Any) -> tuple[str, str] | None:
         return FORMATS.get(str(dtype))
@@ -108,6 +120,8 @@ def _rewriter() -> Any:
             # The C printer writes seven digits, and neither inf nor NaN.
             if str(op.dtype) == "float32" and struct.pack("<I", _f32_bits(op.value)) != struct.pack("<f", float(f"{op.value:e}")):
                 return call("float32", "nsa_float", tirx.IntImm("uint32", _f32_bits(op.value)))
+            if str(op.dtype) == "float64" and struct.pack("<d", op.value) != struct.pack("<d", float(f"{op.value:e}")):
+                return call("float64", "nsa_double", tirx.IntImm("int64", *struct.unpack("<q", struct.pack("<d", op.value))))
             return op
 
         def visit_cast_(self, op: Any) -> Any:
@@ -150,21 +164,16 @@ def _rewriter() -> Any:
                 new = [self.visit_expr(a) for a in args]
                 dtype = kind[0] if kind else str(op.dtype)
                 return new[0] if name == "reinterpret" and str(new[0].dtype) == dtype else tirx.Call(dtype, op.op, new)
-            if name in ieee:
-                result = call("float32", ieee[name], self.wide(args[0]), self.wide(args[1]))
-            elif name == "ieee_fmaf":
-                result = call("float32", "fmaf", *(self.wide(a) for a in args[:3]))
-            elif name == "ieee_fsqrt":
-                result = call("float32", "sqrtf", self.wide(args[0]))
+            functions = FUNCTIONS.get("float32" if form(values[0].dtype) else str(values[0].dtype), {}) if values else {}
+            if name in functions:
+                result = call("float32" if kind else str(op.dtype), functions[name], *(self.wide(a) for a in args[: OPERANDS.get(name)]))
             elif name == "bitwise_not" and str(op.dtype) == "bool":
                 # C's ~ makes true of both; and the simplifier turns a negation that it knows into the opposite comparison, wrong for NaN.
                 result = call("bool", "nsa_not", self.visit_expr(args[0]))
-            elif name == "reinterpret" and (str(op.dtype), str(args[0].dtype)) in bits:
-                result = call(str(op.dtype), bits[str(op.dtype), str(args[0].dtype)], self.visit_expr(args[0]))
+            elif name == "reinterpret" and (str(op.dtype), str(args[0].dtype)) in BITS:
+                result = call(str(op.dtype), BITS[str(op.dtype), str(args[0].dtype)], self.visit_expr(args[0]))
             elif name == "clz":
                 result = call("int32", f"nsa_clz{tvm.DataType(args[0].dtype).bits}", self.visit_expr(args[0]))
-            elif name in _LIBM and str(args[0].dtype) in ("float32", *FORMATS):
-                result = call("float32" if kind else str(op.dtype), _LIBM[name], *(self.wide(a) for a in args))
             elif kind or any(form(a.dtype) for a in values):
                 result = tirx.Call("float32" if kind else op.dtype, op.op, [self.wide(a) for a in args])
             else:
@@ -173,10 +182,8 @@ def _rewriter() -> Any:
 
         def binary(self, op: Any) -> Any:
             kind, a, b = form(op.dtype), self.wide(op.a), self.wide(op.b)
-            if isinstance(op, (tirx.Max, tirx.Min)) and str(a.dtype) == "float32":
-                result = call("float32", "nsa_max" if isinstance(op, tirx.Max) else "nsa_min", a, b)
-            else:
-                result = type(op)(a, b)
+            function = FUNCTIONS.get(str(a.dtype), {}).get(type(op).__name__)
+            result = type(op)(a, b) if function is None else call(str(a.dtype), function, a, b)
             return rounded(result, kind) if kind else result
 
         visit_add_ = visit_sub_ = visit_mul_ = visit_div_ = visit_min_ = visit_max_ = binary

@@ -22,13 +22,13 @@ from nsalang.base.target import Target, parse_target
 from nsalang.lowering.program import Program
 from nsalang.toolchain.tilelang_cpu import cpu_language, header
 from nsalang.toolchain.tilelang_floats import narrowed
-from nsalang.toolchain.tilelang_mends import PROGRAMS, mended, with_exponentials
+from nsalang.toolchain.tilelang_mends import PROGRAMS, for_cuda, mended, with_all_digits
 from nsalang.toolchain.tilelang_pipeline import cpu_passes, prepared
 from nsalang.toolchain.workspace import workspace
 
 _FORMATS = {
     "handle": "Q", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
-    "float32": "f", "bool": "?",
+    "float32": "f", "float64": "d", "bool": "?",
 }  # fmt: skip
 """The struct format of a device function's parameter, by its type in TileLang."""
 
@@ -203,6 +203,8 @@ def _kernels(function: Any, device: Any, on_cpu: bool) -> tuple[Any, Any]:
         return tvm.IRModule({gv: narrowed(f) for gv, f in kernels.functions.items()}, attrs=kernels.attrs), None
     context = create_backend_context(device, None, "auto")
     _, kernels, _, _, _ = lower_to_host_device_ir(function, context)
+    if device.kind.name == "hip":
+        kernels = tvm.IRModule({gv: with_all_digits(f) for gv, f in kernels.functions.items()}, attrs=kernels.attrs)
     return kernels, context
 
 
@@ -223,7 +225,7 @@ def _lower(function: Any, device: Any, on_cpu: bool) -> Lowered:
     else:
         text = context.codegen_device(ready, compile_device=False).inspect_source()
         if device.kind.name == "cuda":
-            text = with_exponentials(text)
+            text = for_cuda(text)
     threads = int(extents.get("threadIdx.x", 1)) * int(extents.get("threadIdx.y", 1)) * int(extents.get("threadIdx.z", 1))
     return Lowered(text, str(attributes["global_symbol"]), parameters, threads, shared)
 

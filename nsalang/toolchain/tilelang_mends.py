@@ -1,5 +1,5 @@
-"""What nsalang changes in what TileLang 0.1.15 does: two faults of its passes that the text of a program cannot avoid, its exponentials, and that it
-parses its own macros again at each use."""
+"""What nsalang changes in what TileLang 0.1.15 does: two faults of its passes that the text of a program cannot avoid, the digits of numbers in its code
+for HIP, its exponentials, and that it parses its own macros again at each use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import contextlib
 import functools
 import importlib
 import inspect
+import math
 import os
 import re
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +21,12 @@ MOST_BOOLS = 4
 """Lanes of a vector of bools for which TileLang has a type in CUDA's code."""
 
 IEEE_ON_HIP = {
-    "ieee_add": "__fadd_rn", "ieee_sub": "__fsub_rn", "ieee_mul": "__fmul_rn", "ieee_fdiv": "__fdiv_rn", "ieee_fmaf": "__fmaf_rn",
+    ("float32", "ieee_add"): "__fadd_rn", ("float32", "ieee_sub"): "__fsub_rn", ("float32", "ieee_mul"): "__fmul_rn",
+    ("float32", "ieee_fdiv"): "__fdiv_rn", ("float32", "ieee_fmaf"): "__fmaf_rn",
+    ("float64", "ieee_add"): "__dadd_rn", ("float64", "ieee_sub"): "__dsub_rn", ("float64", "ieee_mul"): "__dmul_rn",
+    ("float64", "ieee_fdiv"): "__ddiv_rn",
 }  # fmt: skip
-"""HIP's own functions of f32 that round once, for TileLang's, of which its printer for HIP knows none. Their last argument, the rounding, goes."""
+"""HIP's own functions that round once, for TileLang's, of which its printer for HIP knows none. Their last argument, the rounding, goes."""
 
 _EXPONENTIALS = """
 // The instruction alone, as Triton has it: exp2f takes four more for results below 2**-126, which may be 0 (nsalang/bounds.py).
@@ -40,6 +45,53 @@ def with_exponentials(text: str) -> str:
     head, kernel, body = text.partition('extern "C" __global__')
     found = re.sub(r"\b(exp2?)f\(", r"nsalang_\1(", body)
     return text if found == body else head + _EXPONENTIALS + kernel + found
+
+
+_EXTREMES = """
+// TileLang has these of float alone: of two zeros that threads have, the first would stay whatever its sign.
+namespace tl {
+template <> TL_DEVICE double fast_max(double a, double b) { return fmax(a, b); }
+template <> TL_DEVICE double fast_min(double a, double b) { return fmin(a, b); }
+}  // namespace tl
+
+"""
+
+
+def for_cuda(text: str) -> str:
+    """CUDA's code, mended."""
+    return with_extremes(with_exponentials(text))
+
+
+def with_extremes(text: str) -> str:
+    """CUDA's code in which the extremes of doubles know zeros apart."""
+    head, kernel, body = text.partition('extern "C" __global__')
+    return head + _EXTREMES + kernel + body if re.search(r"\bdouble\b", body) and re.search(r"<tl::M(ax|in)Op\b", body) else text
+
+
+def with_all_digits(function: Any) -> Any:
+    """A lowered function that HIP's printer, which writes seven digits of a number, prints as it is: other numbers are said by their bits."""
+    rewriter = _digits()()
+    return function.with_body(rewriter.visit_stmt(function.body))
+
+
+@functools.cache
+def _digits() -> Any:
+    from tvm import tirx
+
+    forms = {"float32": ("<f", "<i", "int32", "__int_as_float"), "float64": ("<d", "<q", "int64", "__longlong_as_double")}
+
+    @tirx.functor.mutator  # type: ignore[untyped-decorator, unused-ignore]
+    class Digits(tirx.PyStmtExprMutator):  # type: ignore[misc, name-defined, unused-ignore]
+        def visit_float_imm_(self, op: Any) -> Any:
+            if str(op.dtype) not in forms or not math.isfinite(op.value):
+                return op
+            form, whole, bits, function = forms[str(op.dtype)]
+            said = struct.pack(form, op.value)
+            if said == struct.pack(form, float(f"{op.value:e}")):
+                return op
+            return tirx.call_pure_extern(op.dtype, function, tirx.IntImm(bits, *struct.unpack(whole, said)))
+
+    return Digits
 
 
 @contextlib.contextmanager
@@ -87,15 +139,15 @@ def _macros_parsed_once() -> Iterator[None]:
 
 @functools.cache
 def _name_ieee_on_hip() -> None:
-    """Tell TVM, once, what it is to print for TileLang's functions of f32 in HIP's code."""
+    """Tell TVM, once, what it is to print for TileLang's functions that round once in HIP's code."""
     from tvm import tirx
     from tvm.ir import register_intrin_lowering
 
     def rule(name: str) -> Any:
-        return lambda call: tirx.call_pure_extern(call.dtype, name, *call.args[:-1])
+        return lambda call: tirx.call_pure_extern(call.dtype, IEEE_ON_HIP[str(call.dtype), name], *call.args[:-1])
 
-    for ours, theirs in IEEE_ON_HIP.items():
-        register_intrin_lowering(f"tl.{ours}", target="hip", f=rule(theirs))
+    for name in {name for _, name in IEEE_ON_HIP}:
+        register_intrin_lowering(f"tl.{name}", target="hip", f=rule(name))
 
 
 @contextlib.contextmanager

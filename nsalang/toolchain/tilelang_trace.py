@@ -45,7 +45,7 @@ extern "C" const int64_t* nsa_taken() { return nsa_notes.data(); }
 
 _KINDS: dict[str, Any] = {
     "Q": ctypes.c_void_p, "b": ctypes.c_int8, "B": ctypes.c_uint8, "h": ctypes.c_int16, "H": ctypes.c_uint16, "i": ctypes.c_int32,
-    "I": ctypes.c_uint32, "q": ctypes.c_int64, "f": ctypes.c_float, "?": ctypes.c_bool,
+    "I": ctypes.c_uint32, "q": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double, "?": ctypes.c_bool,
 }  # fmt: skip
 
 
