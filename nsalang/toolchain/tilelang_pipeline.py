@@ -1,8 +1,9 @@
 """Which of TileLang's passes run, where those are not its own pipeline: for the CPU, and before any code is generated.
 
-On the CPU one thread runs a block, no buffer is shared and g++ simplifies what it compiles. So the passes that only make code shorter are left out: three
-quarters of the time were theirs, in the solver that every condition is asked of. Left out too is the one that rewrites bf16 arithmetic: it drops
-roundings that must be made.
+On the CPU one thread runs a block, no buffer is shared and g++ simplifies what it compiles. So most passes that only make code shorter are left out: three
+quarters of the time were theirs, in the solver that every condition is asked of (one stays, before layouts are inferred, which ask again). Left out
+too is what makes negative indices positive: no index of ours is negative where it is used, and it asks of each (over a minute for checked
+code); and the one that rewrites bf16 arithmetic: it drops roundings that must be made.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def cpu_passes(mod: Any, target: Any) -> Any:
         tirx.transform.BindTarget(target),
         transform.MaterializeKernelLaunch(lower_thread_binding=False, unsupported_annotations=["cluster_dims"]),
         transform.AddWrapperForSingleBufStore(),
-        transform.LegalizeNegativeIndex(),
         transform.IfStmtBinding(),
+        transform.Simplify(),
         transform.LayoutInference(),
         transform.LowerTileOp(),
         LowerCPUAtomics(),
