@@ -14,6 +14,8 @@ from nsalang.base.target import parse_target
 from nsalang.build.pipeline import Choice
 from nsalang.code.check import Checked, check
 from nsalang.code.forms import FORMS, Codes, Form
+from nsalang.syntax.parser import parse, read_source
+from nsalang.types.typecheck import kernel_names
 
 TEXT = """
 def rotate(x: f32[N], y: Out[f32[N]]):
@@ -130,14 +132,18 @@ def test_a_spoilt_device_function_is_caught(name: str, rule: Callable[[Any], Any
     assert all(d.code == "NSA0816" and d.span is not None for d in result.found)
 
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.nsa"))
+EXAMPLES = [
+    pytest.param(path, name, id=name)
+    for path in sorted((Path(__file__).parents[1] / "examples").glob("*.nsa"))
+    for name in kernel_names(parse(read_source(path)))
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_every_access_of_an_example_is_evaluated_and_right(path: Path, form: Form) -> None:
-    kernel = getattr(nsalang.load(path), path.stem)
-    meaning = kernel.meaning(parse_target("cuda:sm_90"), values(path.stem))
+@pytest.mark.parametrize(("path", "name"), EXAMPLES)
+def test_every_access_of_an_example_is_evaluated_and_right(path: Path, name: str, form: Form) -> None:
+    kernel = getattr(nsalang.load(path), name)
+    meaning = kernel.meaning(parse_target("cuda:sm_90"), values(name))
     result = check(kernel.launcher, meaning, Choice("triton"), [form], count=2)
     assert result.runs and result.found == [] and result.lost == []

@@ -88,7 +88,8 @@ SLOWER: tuple[tuple[str, bool], ...] = (("wide", True), ("aligned", False), ("ex
 def call_of(launcher: Launcher, meaning: Meaning, fastest: Choice, launch: Launch, **forced: bool) -> Call:
     """A launch in the variant that it takes, or with some facts taken to be worse than they are."""
     signature, settings = launcher.signature({**dict(meaning.settings), **launch.tensors})
-    bound = bind(signature, settings, {**launch.tensors, **launch.scalars}, meaning.target, torch.device("cpu"))
+    sizes = {p.name: launch.dims[p.name] for p in signature.parameters if p.kind == "scalar" and p.name in launch.dims}
+    bound = bind(signature, settings, {**launch.tensors, **launch.scalars, **sizes}, meaning.target, torch.device("cpu"))
     kernel = launcher.typed(meaning)
     layouts, offsets = layouts_of(signature, bound, kernel)
     choice, compiled, _ = launcher.chosen(meaning, kernel, bound, layouts, fastest)
