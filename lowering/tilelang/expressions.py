@@ -15,7 +15,7 @@ from nsalang.lowering.tilelang.dtypes import cast, typed
 from nsalang.lowering.tilelang.elements import base, index, variable
 from nsalang.lowering.tilelang.far import complement, is_far
 from nsalang.lowering.tilelang.groups import group
-from nsalang.lowering.tilelang.simplifier import is_negated, joined, simplified_wrongly, wrapped
+from nsalang.lowering.tilelang.simplifier import is_negated, joined, shifts_far, simplified_wrongly, steps, wrapped
 from nsalang.lowering.tilelang.state import Printer
 
 INFIX: dict[ir.BinaryOp, str] = {**both.INFIX, "div": "/"}
@@ -158,13 +158,31 @@ def binary(p: Printer, x: ir.Binary) -> Text:
 
 def shift(p: Printer, x: ir.Binary) -> Text:
     """The amount is within 0 .. bits - 1, where the proof has it, in a form that says so: the simplifier's bounds of a shift are wrong where its
-    bounds of the amount reach below 0, and it drops the ``%`` that keeps an index inside."""
+    bounds of the amount reach below 0, and it drops the ``%`` that keeps an index inside.
+
+    To the right by more than 31 goes in steps of at most 31: in an index TVM makes 32 bits of 64 where the values fit, whatever the amount.
+    """
+    amounts: list[Text]
     if isinstance(x.b, ir.Const):
-        amount = typed(ir.Const(x.dtype, (), x.b.value))
+        amounts = (
+            [typed(ir.Const(x.dtype, (), n)) for n in steps(int(x.b.value))] if shifts_far(x) else [typed(ir.Const(x.dtype, (), x.b.value))]
+        )
     else:
         amount = expr(p, x.b) if x.b.dtype is x.dtype else cast(expr(p, x.b), x.dtype)
         amount = infix("&", amount, typed(ir.Const(x.dtype, (), x.dtype.bits - 1)))
-    return infix(INFIX[x.op], operand(p, x.a), amount)
+        amounts = [amount]
+        if shifts_far(x):
+            none, step = typed(ir.Const(x.dtype, (), 0)), typed(ir.Const(x.dtype, (), 31))
+            rest = call("T.max", infix("-", amount, step), none)
+            amounts = [
+                call("T.min", amount, step),
+                call("T.min", rest, step),
+                call("T.max", infix("-", amount, typed(ir.Const(x.dtype, (), 62))), none),
+            ]
+    made = operand(p, x.a)
+    for amount in amounts:
+        made = infix(INFIX[x.op], made, amount)
+    return made
 
 
 def floored(p: Printer, x: ir.Binary) -> Text:

@@ -74,3 +74,13 @@ def simplified_wrongly(x: ir.Binary) -> bool:
 def is_opaque(x: ir.Node) -> bool:
     """Whether TileLang gains nothing from seeing through a name of this: it would divide in every offset, and its prover takes seconds for bits."""
     return isinstance(x, ir.Bitcast) or (isinstance(x, ir.Binary) and x.op in ("tdiv", "tmod"))
+
+
+def shifts_far(x: ir.Binary) -> bool:
+    """Whether a shift to the right may be by more than 31."""
+    return x.op == "shr" and x.dtype.bits == 64 and not (isinstance(x.b, ir.Const) and x.b.value <= 31)
+
+
+def steps(amount: int) -> list[int]:
+    """An amount in steps of at most 31."""
+    return [31] * (amount // 31) + [amount % 31] * (amount % 31 > 0)

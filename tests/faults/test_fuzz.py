@@ -64,6 +64,17 @@ CASES = (
         [[-1 if v < 0 else 10 for v in NEAR]],
     ),
     Case(
+        "S4-far_shift_in_an_index",
+        "def k(x: i32[N], s: u8[N], t: i32[7], y: Out[i64[3, N]]):\n    for n in grid(N):\n        y[0, n] = t[clamp(i64(x[n]) >> 47, 0, 6)]\n"
+        "        y[1, n] = t[clamp(i64(x[n]) >> (s[n] & 63), 0, 6)]\n        y[2, n] = t[clamp((i64(x[n]) >> 63) + 2, 0, 6)]\n",
+        (i32(*NEAR, *NEAR), torch.tensor([40] * 6 + [31, 32, 62, 63, 29, 30], dtype=torch.uint8), torch.arange(7, dtype=torch.int32)),
+        [
+            [min(max(v >> 47, 0), 6) for v in (*NEAR, *NEAR)],
+            [min(max(v >> s, 0), 6) for v, s in zip((*NEAR, *NEAR), [40] * 6 + [31, 32, 62, 63, 29, 30], strict=True)],
+            [(v >> 63) + 2 for v in (*NEAR, *NEAR)],
+        ],
+    ),
+    Case(
         "S4-negation_of_a_test_that_must_see_nan",
         "def k(g: f32[N], u: u8[N], y: Out[i64[1, N]]):\n    for n in grid(N):\n"
         "        y[0, n] = where(~(g[n] < -2147483648.0), i64(u[n]), 0) + i32(g[n])\n",
