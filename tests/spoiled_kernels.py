@@ -145,7 +145,7 @@ def spoil(model: Model, r: random.Random) -> Model:
                 path, node = r.choice([(p, n) for p, n in places if n[0] == chosen])
                 new = node[2]
                 if chosen == "cast":
-                    new = ("cast", node[1], ("*", node[2], ("c", 3)))
+                    new = ("cast", node[1], ("*", ("cast", "i64", node[2]), ("c", 3)))
                 elif chosen == ">>":
                     new = (">>", node[1], ("-", node[2], ONE))
                 return replace(model, body=put(model.body, path, new), note=kind)
