@@ -7,17 +7,12 @@ JSON last. ``--start 4000`` leaves out what an earlier run has seen: kernel ``i`
 
 from __future__ import annotations
 
-import argparse
 import collections
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import long_runs
 import pytest
 import torch
 from index_expressions import Made, inputs, made
@@ -101,7 +96,7 @@ def test_a_wrong_machine_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------------------------ long runs
 
 
-def chunk(seed: int, first: int, count: int, out: Path, code: bool) -> dict[str, int]:
+def chunk(seed: int, first: int, count: int, out: Path, code: bool) -> dict[str, int | float]:
     total: collections.Counter[str] = collections.Counter()
     for i in range(first, first + count):
         kernel = made(f"{seed}/{i}", EACH)
@@ -119,52 +114,12 @@ def chunk(seed: int, first: int, count: int, out: Path, code: bool) -> dict[str,
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--count", type=int, default=2000, help="expressions, twenty in a kernel")
-    options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--start", type=int, default=0, help="the first expression; --count counts those before it too")
-    options.add_argument("--jobs", type=int, default=2)
+    options = long_runs.arguments("/tmp/index_expressions", "expression")
     options.add_argument("--code", action="store_true", help="check the accesses of the code too")
-    options.add_argument("--first", type=int, default=None, help="one chunk alone, in this process: its first kernel")
-    options.add_argument("--out", type=Path, default=Path("/tmp/index_expressions"))
     given = options.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.first is not None:
-        print(json.dumps(chunk(given.seed, given.first, given.count, given.out, given.code)))
-        return
-    size, began = 5, time.time()
-    total: collections.Counter[str] = collections.Counter()
-    numbers = range(given.start // EACH, -(-given.count // EACH))
-
-    def run(first: int) -> dict[str, int]:
-        count = min(size, numbers.stop - first)
-        command = [
-            sys.executable,
-            __file__,
-            "--first",
-            str(first),
-            "--count",
-            str(count),
-            "--seed",
-            str(given.seed),
-            "--out",
-            str(given.out),
-        ]
-        try:
-            ended = subprocess.run(command + ["--code"] * given.code, capture_output=True, text=True, timeout=1800)
-        except subprocess.TimeoutExpired:
-            return {"chunks lost": 1, f"lost at {first}": 1}
-        if ended.returncode:
-            (given.out / f"lost_{given.seed}_{first}.txt").write_text(f"{ended.returncode}\n{ended.stderr}")
-            return {"chunks lost": 1, f"lost at {first}": 1}
-        found: dict[str, int] = json.loads(ended.stdout.splitlines()[-1])
-        return found
-
-    with ThreadPoolExecutor(given.jobs) as pool:
-        for part in pool.map(run, numbers[::size]):
-            total.update(part)
-            print(f"{time.time() - began:7.0f} s  {dict(total)}", flush=True)
-    print(json.dumps({"seed": given.seed, "start": given.start, "seconds": round(time.time() - began), **total}))
+    numbers = range(given.start // EACH, -(-given.count // EACH))  # kernels
+    more = ["--code"] * given.code
+    long_runs.run(__file__, given, numbers, 5, lambda first, count: chunk(given.seed, first, count, given.out, given.code), more)
 
 
 if __name__ == "__main__":

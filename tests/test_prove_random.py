@@ -7,18 +7,15 @@ Long runs: ``python tests/test_prove_random.py --count 100000 --seed 1 --jobs 2 
 
 from __future__ import annotations
 
-import argparse
 import collections
 import dataclasses
-import json
 import random
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import long_runs
 import pytest
 from generated_kernels import generate, kernels
 from hypothesis import HealthCheck, given, settings
@@ -237,50 +234,9 @@ def chunk(seed: int, first: int, count: int, out: Path) -> dict[str, int | float
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--count", type=int, default=1000)
-    options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--start", type=int, default=0, help="the first kernel; --count counts those before it too")
-    options.add_argument("--jobs", type=int, default=2)
-    options.add_argument("--first", type=int, default=None, help="one chunk alone, in this process")
-    options.add_argument("--out", type=Path, default=Path("/tmp/generated_kernels"))
-    given = options.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.first is not None:
-        print(json.dumps(chunk(given.seed, given.first, given.count, given.out)))
-        return
-    size, began = 500, time.time()
-    total: collections.Counter[str] = collections.Counter()
-
-    def run(first: int) -> dict[str, int]:
-        count = min(size, given.count - first)
-        command = [
-            sys.executable,
-            __file__,
-            "--first",
-            str(first),
-            "--count",
-            str(count),
-            "--seed",
-            str(given.seed),
-            "--out",
-            str(given.out),
-        ]
-        try:
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=1800)
-        except subprocess.TimeoutExpired:
-            return {"chunks lost": 1, f"lost at {first}": 1}
-        if ended.returncode:
-            (given.out / f"lost_{given.seed}_{first}.txt").write_text(ended.stderr)
-            return {"chunks lost": 1, f"lost at {first}": 1}
-        made: dict[str, int] = json.loads(ended.stdout.splitlines()[-1])
-        return made
-
-    with ThreadPoolExecutor(given.jobs) as pool:
-        for part in pool.map(run, range(given.start, given.count, size)):
-            total.update(part)
-            print(f"{time.time() - began:7.0f} s  {dict(total)}", flush=True)
-    print(json.dumps({"seed": given.seed, "start": given.start, "count": given.count, "seconds": round(time.time() - began), **total}))
+    options = long_runs.arguments("/tmp/generated_kernels", "kernel").parse_args()
+    numbers = range(options.start, options.count)
+    long_runs.run(__file__, options, numbers, 500, lambda first, count: chunk(options.seed, first, count, options.out))
 
 
 if __name__ == "__main__":
